@@ -1,0 +1,30 @@
+"""Find the hidden groups on which a classifier fails, and make its worst group hold."""
+
+from skspurious._version import __version__
+from skspurious.data import GroupedData, make_sample_group
+from skspurious.embedding import TorchFeatureExtractor
+from skspurious.group_inference import SpuriousGroupInferrer
+from skspurious.metrics import group_report, worst_group_accuracy, worst_group_scorer
+from skspurious.mitigation import (
+    BalancedRetrainer,
+    ERMClassifier,
+    GroupDROClassifier,
+    make_george,
+    make_spare,
+)
+
+__all__ = [
+    "BalancedRetrainer",
+    "ERMClassifier",
+    "GroupDROClassifier",
+    "GroupedData",
+    "SpuriousGroupInferrer",
+    "TorchFeatureExtractor",
+    "__version__",
+    "group_report",
+    "make_george",
+    "make_sample_group",
+    "make_spare",
+    "worst_group_accuracy",
+    "worst_group_scorer",
+]

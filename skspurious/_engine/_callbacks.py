@@ -1,0 +1,41 @@
+"""Callbacks: what else happens while a network trains."""
+
+from typing import Any
+
+
+class Callback:
+    """Base of callbacks; every hook does nothing.
+
+    Hooks take ``**kwargs``, so that later versions can pass more.
+    """
+
+    def on_train_begin(self, *, module: Any, max_epochs: int, **kwargs: Any) -> None:
+        """Before the first epoch."""
+
+    def on_epoch_end(self, *, module: Any, row: dict, **kwargs: Any) -> None:
+        """After each epoch; ``row`` is the epoch's row of ``history_``."""
+
+    def on_train_end(self, *, module: Any, history: list[dict], **kwargs: Any) -> None:
+        """After the last epoch."""
+
+
+class ProgressBar(Callback):
+    """One bar over the epochs, with the last losses and accuracies."""
+
+    def on_train_begin(self, *, module: Any, max_epochs: int, **kwargs: Any) -> None:
+        from tqdm.auto import tqdm
+
+        self.bar = tqdm(
+            total=max_epochs,
+            initial=kwargs.get("epoch", 0),
+            unit="epoch",
+            disable=not kwargs.get("is_main", True),  # one bar, however many processes
+        )
+
+    def on_epoch_end(self, *, module: Any, row: dict, **kwargs: Any) -> None:
+        shown = ("train_loss", "train_accuracy", "valid_accuracy", "valid_worst_group_accuracy")
+        self.bar.set_postfix({k: f"{row[k]:.3f}" for k in shown if k in row}, refresh=False)
+        self.bar.update()
+
+    def on_train_end(self, *, module: Any, history: list[dict], **kwargs: Any) -> None:
+        self.bar.close()

@@ -1,0 +1,486 @@
+"""The only training loop: fit_loop -> run_epoch -> train_step -> the method's loss.
+
+A method supplies an ``Objective`` (per-sample losses and group ids in, scalar out) and a
+sampler. Nothing here waits for the device inside an epoch: losses and predictions of an epoch
+stay on the device until it ends.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from skspurious._engine._callbacks import Callback
+from skspurious._engine._checkpoint import CheckpointFolder
+from skspurious._engine._modules import forward
+from skspurious._engine._optimizers import make_optimizer, make_schedule
+from skspurious._engine._runtime import Runtime, to_device
+from skspurious._engine._samplers import Sampler
+from skspurious.data import DatasetSamples, TensorSamples
+
+Transform = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class LabelledSamples:
+    """What the loop reads: samples with labels 0..K-1, groups 0..m-1 (or None) and weights."""
+
+    samples: TensorSamples | DatasetSamples
+    y: Tensor
+    group: Tensor | None = None
+    weight: Tensor | None = None
+    n_groups: int = 0
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, index: np.ndarray) -> "LabelledSamples":
+        """The rows of an index array."""
+        rows = torch.as_tensor(index)
+        group = None if self.group is None else self.group[rows]
+        weight = None if self.weight is None else self.weight[rows]
+        return LabelledSamples(self.samples.take(index), self.y[rows], group, weight, self.n_groups)
+
+
+@dataclass
+class LoopConfig:
+    """How to train: the shared parameters of the estimators, resolved."""
+
+    max_epochs: int
+    batch_size: int
+    lr: float
+    optimizer: Any = "sgd"
+    optimizer_params: dict | None = None
+    weight_decay: float = 0.0
+    lr_schedule: Any = None
+    max_grad_norm: float | None = None
+    gradient_accumulation: int = 1
+    train_transform: Transform | None = None
+    eval_transform: Transform | None = None
+    monitor: str | None = None
+    patience: int | None = None
+    num_workers: int = 0
+    compile: bool = False
+    checkpoint_dir: Any = None
+    fingerprint: str = ""
+    callbacks: Sequence[Callback] = ()
+    seed: int = 0
+
+
+@dataclass
+class LoopResult:
+    """What training leaves: the network is changed in place."""
+
+    history: list[dict]
+    best_epoch: int | None
+    objective: "Objective"
+    extra: dict = field(default_factory=dict)
+
+
+class Objective(nn.Module):
+    """The loss of ERM, and the base of every other method's loss.
+
+    A method overrides ``reduce`` (what becomes of the per-sample losses) or, if it needs more
+    than the logits, ``forward``. What it remembers from step to step is a buffer, so that it is
+    saved in checkpoints and lives on the right device.
+    """
+
+    def forward(self, module: nn.Module, batch: dict, runtime: Runtime) -> tuple[Tensor, ...]:
+        """Scalar loss, per-sample losses (b,) and logits (b, n_classes) of one batch."""
+        with runtime.autocast():
+            logits = forward(module, batch["X"])
+        losses = F.cross_entropy(logits.float(), batch["y"], reduction="none")
+        return self.reduce(losses, batch, runtime), losses, logits
+
+    def reduce(self, losses: Tensor, batch: dict, runtime: Runtime) -> Tensor:
+        """Mean of the losses, weighted by the sample weights, over all processes."""
+        weight = batch["weight"]
+        if weight is None:
+            return losses.mean()
+        return (weight * losses).sum() / runtime.all_reduce(weight.sum()).clamp(min=1e-12)
+
+    def log(self) -> dict[str, Any]:
+        """What goes into the epoch's row of the history."""
+        return {}
+
+
+def fit_loop(
+    module: nn.Module,
+    objective: Objective,
+    sampler: Sampler,
+    train: LabelledSamples,
+    valid: LabelledSamples | None,
+    runtime: Runtime,
+    config: LoopConfig,
+) -> LoopResult:
+    """Train ``module`` in place."""
+    module.to(runtime.device)
+    objective.to(runtime.device)
+    train, valid = place(train, runtime.device), place(valid, runtime.device)
+    n_steps = -(-_n_batches(sampler, config) // config.gradient_accumulation) * config.max_epochs
+    optimizer = make_optimizer(
+        module.parameters(),
+        config.optimizer,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        params=config.optimizer_params,
+    )
+    schedule = make_schedule(optimizer, config.lr_schedule, n_steps=n_steps, lr=config.lr)
+    state = {
+        "module": module,
+        "objective": objective,
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "scaler": runtime.scaler,
+    }
+    progress: dict[str, Any] = {"history": [], "best": None}
+    folder = CheckpointFolder(config.checkpoint_dir, config.fingerprint)
+
+    with runtime.fork_rng():
+        saved = folder.load(state, runtime)
+        if saved is not None:
+            progress = saved
+        network = runtime.wrap(torch.compile(module) if config.compile else module)
+        step = TrainStep(network, objective, optimizer, schedule, runtime, config)
+        history: list[dict] = progress["history"]
+        for callback in config.callbacks:
+            callback.on_train_begin(
+                module=module,
+                max_epochs=config.max_epochs,
+                epoch=len(history),
+                is_main=runtime.is_main,
+            )
+        for epoch in range(len(history), config.max_epochs):
+            if _is_stopped(progress, config):
+                break
+            started = time.perf_counter()
+            row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
+            # Dropout and augmentation too are functions of the seed and the epoch.
+            runtime.reseed(config.seed, epoch)
+            row |= run_epoch(step, sampler(epoch), train, runtime, config, epoch)
+            row |= objective.log()
+            if valid is not None:
+                row |= evaluate(module, valid, runtime, config)
+            row["seconds"] = time.perf_counter() - started
+            history.append(row)
+            _keep_best(progress, row, module, valid, config)
+            folder.save(state, progress, runtime)
+            for callback in config.callbacks:
+                callback.on_epoch_end(module=module, row=row)
+        if any(not p.isfinite().all() for p in module.parameters()):
+            raise diverged(len(history), optimizer.param_groups[0]["lr"])
+        best = progress["best"]
+        if best is not None:
+            module.load_state_dict(best["state"])
+        for callback in config.callbacks:
+            callback.on_train_end(module=module, history=history)
+    module.eval()
+    return LoopResult(history, None if best is None else best["epoch"], objective)
+
+
+class TrainStep:
+    """One batch: loss, gradient, and every ``gradient_accumulation`` batches a step."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler | None,
+        runtime: Runtime,
+        config: LoopConfig,
+    ):
+        self.network, self.objective, self.runtime = network, objective, runtime
+        self.optimizer, self.schedule, self.config = optimizer, schedule, config
+
+    def __call__(self, batch: dict, *, share: float, ends_step: bool) -> tuple[Tensor, Tensor]:
+        """Per-sample losses and predictions of the batch, which is a share of a step's samples."""
+        loss, losses, logits = self.objective(self.network, batch, self.runtime)
+        # Losses are normalised over all processes, and their gradients averaged: hence the factor.
+        factor = self.runtime.n_processes * share
+        if factor != 1:
+            loss = loss * factor
+        scaler = self.runtime.scaler
+        (scaler.scale(loss) if scaler.is_enabled() else loss).backward()
+        if ends_step:
+            if self.config.max_grad_norm is not None:
+                if scaler.is_enabled():
+                    scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(self.network.parameters(), self.config.max_grad_norm)
+            if scaler.is_enabled():
+                scaler.step(self.optimizer)
+                scaler.update()
+            else:
+                self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.schedule is not None:
+                self.schedule.step()
+        return losses.detach(), logits.detach().argmax(1)
+
+
+def run_epoch(
+    step: TrainStep,
+    plan: Tensor,
+    train: LabelledSamples,
+    runtime: Runtime,
+    config: LoopConfig,
+    epoch: int,
+) -> dict[str, float]:
+    """Train on the rows of ``plan``; mean loss and accuracies as the network saw them."""
+    step.network.train()
+    n_batches = -(-len(plan) // config.batch_size)
+    n_step = config.batch_size * config.gradient_accumulation  # samples of one optimizer step
+    losses, correct, groups, real = [], [], [], []
+    batches = iterate_batches(
+        train, plan, runtime, config.batch_size, config.train_transform, config.num_workers
+    )
+    for i, batch in enumerate(batches):
+        start = i * config.batch_size
+        n_left = len(plan) - start
+        share = min(config.batch_size, n_left) / min(n_step, n_left + start % n_step)
+        ends_step = i + 1 == n_batches or (start + config.batch_size) % n_step == 0
+        loss, prediction = step(batch, share=share, ends_step=ends_step)
+        losses.append(loss)
+        correct.append(prediction == batch["y"])
+        groups.append(batch["group"])
+        real.append(batch["is_real"])
+    # The first look at the values of this epoch: here, and not before, the device is waited for.
+    loss, hit = torch.cat(losses).double(), torch.cat(correct).double()
+    total = _summary(
+        "train",
+        loss,
+        hit,
+        torch.cat(groups) if train.n_groups else None,
+        torch.cat(real).double() if runtime.n_processes > 1 else torch.ones_like(loss),
+        train.n_groups,
+        runtime,
+    )
+    if not np.isfinite(total["train_loss"]):
+        raise diverged(epoch + 1, step.optimizer.param_groups[0]["lr"])
+    return total
+
+
+def evaluate(
+    module: nn.Module, valid: LabelledSamples, runtime: Runtime, config: LoopConfig
+) -> dict[str, float]:
+    """Loss and accuracies on validation rows, each process looking at its share."""
+    (rows,), (is_real,) = _share([torch.arange(len(valid))], runtime)
+    logits = predict_logits(
+        module,
+        valid.samples,
+        runtime=runtime,
+        rows=rows,
+        batch_size=max(config.batch_size, 256),
+        transform=config.eval_transform,
+        num_workers=config.num_workers,
+    )
+    y = valid.y[rows.to(valid.y.device)]
+    group = None if valid.group is None else valid.group[rows.to(valid.group.device)]
+    loss = F.cross_entropy(logits.float(), y, reduction="none").double()
+    hit = (logits.argmax(1) == y).double()
+    real = is_real.to(loss.device, loss.dtype)
+    return _summary("valid", loss, hit, group, real, valid.n_groups, runtime)
+
+
+@torch.inference_mode()
+def predict_logits(
+    module: nn.Module,
+    samples: TensorSamples | DatasetSamples,
+    *,
+    runtime: Runtime,
+    rows: Tensor | None = None,
+    batch_size: int = 256,
+    transform: Transform | None = None,
+    num_workers: int = 0,
+    apply: Callable[[nn.Module, Any], Tensor] = forward,
+) -> Tensor:
+    """Output of the network in evaluation mode, on the device, row by row of ``samples``."""
+    module.eval()
+    rows = torch.arange(len(samples)) if rows is None else rows
+    labelled = LabelledSamples(samples, torch.zeros(len(samples), dtype=torch.int64))
+    outputs = []
+    for batch in iterate_batches(
+        labelled, rows, runtime, batch_size, transform, num_workers, is_shared=False
+    ):
+        with runtime.autocast():
+            outputs.append(apply(module, batch["X"]))
+    return torch.cat(outputs)
+
+
+def iterate_batches(
+    data: LabelledSamples,
+    plan: Tensor,
+    runtime: Runtime,
+    batch_size: int,
+    transform: Transform | None,
+    num_workers: int = 0,
+    is_shared: bool = True,
+) -> Iterator[dict]:
+    """Batches of the rows of ``plan``: dicts of X, y, group, weight and index.
+
+    A batch is global; where processes share it (``is_shared``), each takes every n-th row. A
+    process that gets a row less repeats its first with weight 0 (``is_real`` False).
+    """
+    parts = list(plan.split(batch_size))
+    real: list[Tensor] | None = None
+    if is_shared and runtime.n_processes > 1:
+        parts, real = _share(parts, runtime)
+    inputs = _read(data.samples, parts, runtime.device, num_workers)
+    on_device = [part.to(data.y.device, non_blocking=True) for part in parts]
+    for i, (X, rows) in enumerate(zip(inputs, on_device, strict=True)):
+        y = data.y.index_select(0, rows)
+        weight = None if data.weight is None else data.weight.index_select(0, rows)
+        is_real = None
+        if real is not None:
+            is_real = real[i].to(y.device)
+            weight = is_real.float() if weight is None else weight * is_real
+        yield {
+            "X": prepare(X, transform),
+            "y": y,
+            "group": None if data.group is None else data.group.index_select(0, rows),
+            "weight": weight,
+            "index": rows,
+            "is_real": is_real,
+        }
+
+
+def _share(parts: list[Tensor], runtime: Runtime) -> tuple[list[Tensor], list[Tensor]]:
+    """Every n-th row of each global batch, padded to one length on all processes."""
+    mine, real = [], []
+    for part in parts:
+        size = -(-len(part) // runtime.n_processes)
+        rows = part[runtime.rank :: runtime.n_processes]
+        is_real = torch.ones(size, dtype=torch.bool)
+        if len(rows) < size:
+            is_real[len(rows) :] = False
+            rows = torch.cat([rows, part[:1]])
+        mine.append(rows)
+        real.append(is_real)
+    return mine, real
+
+
+def _read(
+    samples: TensorSamples | DatasetSamples,
+    parts: list[Tensor],
+    device: torch.device,
+    num_workers: int,
+) -> Iterator[Any]:
+    """Inputs of each batch, on the device."""
+    if isinstance(samples, TensorSamples):
+        source = samples.tensor.device
+        for part in parts:
+            X = samples.tensor.index_select(0, part.to(source, non_blocking=True))
+            if device.type == "cuda" and source.type == "cpu":
+                X = X.pin_memory()
+            yield to_device(X, device)
+        return
+    loader = DataLoader(
+        samples,
+        batch_sampler=[part.tolist() for part in parts],
+        collate_fn=samples.collate,
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+        # For the workers' seeds (the order is ours): as the main process was seeded.
+        generator=torch.Generator().manual_seed(torch.initial_seed()),
+    )
+    for X in loader:
+        yield to_device(X, device)
+
+
+def prepare(X: Any, transform: Transform | None) -> Any:
+    """The transform, then float32: uint8 images scaled to [0, 1]."""
+    if transform is not None:
+        X = transform(X)
+    if not torch.is_tensor(X):
+        return X
+    if X.dtype == torch.uint8:
+        return X.float() / 255
+    return X.float() if X.is_floating_point() and X.dtype != torch.float32 else X
+
+
+def place(data: LabelledSamples | None, device: torch.device) -> Any:
+    """Labels, groups and weights on the device; the samples too if they fit in half its memory."""
+    if data is None:
+        return None
+    samples = data.samples
+    if isinstance(samples, TensorSamples) and device.type != "cpu":
+        size = samples.tensor.element_size() * samples.tensor.nelement()
+        fits = device.type != "cuda" or size < torch.cuda.mem_get_info(device)[0] // 2
+        if fits:
+            samples = TensorSamples(samples.tensor.to(device))
+    group = None if data.group is None else data.group.to(device)
+    weight = None if data.weight is None else data.weight.to(device)
+    return LabelledSamples(samples, data.y.to(device), group, weight, data.n_groups)
+
+
+def diverged(epoch: int, lr: float) -> ValueError:
+    """The error of a loss or weight that is not finite."""
+    return ValueError(
+        f"Training diverged: the loss or a weight is NaN or infinite in epoch {epoch} at "
+        f"lr={lr:g}. Lower lr, set max_grad_norm, or standardise the features."
+    )
+
+
+def _n_batches(sampler: Sampler, config: LoopConfig) -> int:
+    return -(-len(sampler(0)) // config.batch_size)
+
+
+def _summary(
+    prefix: str,
+    loss: Tensor,
+    hit: Tensor,
+    group: Tensor | None,
+    real: Tensor,
+    n_groups: int,
+    runtime: Runtime,
+) -> dict[str, float]:
+    """Mean loss and accuracy, and the accuracy of each group, over all processes."""
+    sums = torch.zeros(3, 1 + n_groups, dtype=torch.float64, device=loss.device)
+    values = torch.stack([real, real * loss, real * hit])
+    sums[:, 0] = values.sum(1)
+    if group is not None:
+        sums[:, 1:].index_add_(1, group, values)
+    n, total, right = runtime.all_reduce(sums).cpu().numpy()
+    row = {f"{prefix}_loss": total[0] / n[0], f"{prefix}_accuracy": right[0] / n[0]}
+    if group is not None:
+        with np.errstate(invalid="ignore"):
+            accuracy = right[1:] / n[1:]  # nan for a group without samples
+        row[f"{prefix}_worst_group_accuracy"] = float(np.nanmin(accuracy))
+        row |= {f"{prefix}_accuracy_group_{g}": float(a) for g, a in enumerate(accuracy)}
+    return {k: float(v) for k, v in row.items()}
+
+
+_LOWER_IS_BETTER = ("valid_loss",)
+
+
+def _keep_best(
+    progress: dict, row: dict, module: nn.Module, valid: Any, config: LoopConfig
+) -> None:
+    """Remember the network of the best epoch; ties go to the accuracy, then to the later epoch."""
+    if valid is None or config.monitor is None:
+        return
+    value = row[config.monitor]
+    value = -value if config.monitor in _LOWER_IS_BETTER else value
+    score = [value, row["valid_accuracy"]]
+    best = progress["best"]
+    if best is None or score >= best["score"]:
+        is_better = best is None or score > best["score"]
+        progress["best"] = {
+            "epoch": row["epoch"],
+            "improved": row["epoch"] if is_better else best["improved"],
+            "score": score,
+            "state": {k: v.detach().cpu().clone() for k, v in module.state_dict().items()},
+        }
+
+
+def _is_stopped(progress: dict, config: LoopConfig) -> bool:
+    best, history = progress["best"], progress["history"]
+    if config.patience is None or best is None or not history:
+        return False
+    return history[-1]["epoch"] - best["improved"] >= config.patience

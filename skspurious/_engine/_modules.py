@@ -1,0 +1,127 @@
+"""Networks: from the ``module`` argument to the network that is trained."""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skspurious._engine._runtime import seeded
+
+
+def forward(module: nn.Module, inputs: Any) -> Tensor:
+    """Logits of a batch: ``module(x)``, or ``module(**x)`` for a dict of tensors."""
+    output = module(**inputs) if isinstance(inputs, Mapping) else module(inputs)
+    return output.logits if hasattr(output, "logits") else output
+
+
+def build_module(
+    module: nn.Module | str | Callable[..., nn.Module] | None,
+    *,
+    weights: Any = None,
+    module_params: dict | None = None,
+    sample_shape: tuple[int, ...] | None,
+    n_classes: int | None,
+    seed: int,
+) -> nn.Module:
+    """The network to train; what the user passed is never changed."""
+    params = dict(module_params or {})
+    if weights is not None and not isinstance(module, str):
+        raise ValueError(
+            f"weights={weights!r} goes with the name of a torchvision model; "
+            f"module is {type(module).__name__}. Load the weights into the module instead."
+        )
+    if isinstance(module, nn.Module):
+        if params:
+            raise ValueError("module_params goes with a class or callable, not with an instance.")
+        return copy.deepcopy(module)
+    with seeded(seed):
+        if module is None:
+            if sample_shape is None or n_classes is None:
+                raise ValueError(
+                    "module=None is a linear head on arrays; pass a module for datasets, "
+                    "paths and texts."
+                )
+            n_features = int(torch.Size(sample_shape).numel())
+            head = nn.Linear(n_features, n_classes)
+            return head if len(sample_shape) == 1 else nn.Sequential(nn.Flatten(), head)
+        if isinstance(module, str):
+            return torchvision_model(module, weights, n_classes, params)
+        if callable(module):
+            built = module(**params)
+            if not isinstance(built, nn.Module):
+                raise TypeError(
+                    f"module={module!r} returned {type(built).__name__}, not an nn.Module."
+                )
+            return built
+    raise TypeError(
+        f"module must be None, the name of a torchvision model, an nn.Module, or a class or "
+        f"callable that makes one; got {module!r}."
+    )
+
+
+def torchvision_model(
+    name: str, weights: Any = None, n_classes: int | None = None, params: dict | None = None
+) -> nn.Module:
+    """A torchvision model by name, its head resized to the classes."""
+    import torchvision
+
+    if name not in torchvision.models.list_models():
+        close = [m for m in torchvision.models.list_models() if name.lower()[:5] in m][:5]
+        raise ValueError(
+            f"module={name!r} is not the name of a torchvision model"
+            + (f"; did you mean one of {close}?" if close else ".")
+        )
+    network = torchvision.models.get_model(name, weights=weights, **(params or {}))
+    if n_classes is not None:
+        path, last = last_linear(network)
+        head = nn.Linear(last.in_features, n_classes, bias=last.bias is not None)
+        parent, _, child = path.rpartition(".")
+        setattr(network.get_submodule(parent), child, head)
+    return network
+
+
+def weights_transform(name: Any, weights: Any) -> Any:
+    """The preprocessing that belongs to torchvision weights, or None."""
+    if not isinstance(name, str) or weights is None:
+        return None
+    import torchvision
+
+    if isinstance(weights, str):
+        weights = (
+            torchvision.models.get_model_weights(name)[weights]
+            if "." not in weights
+            else torchvision.models.get_weight(weights)
+        )
+    return weights.transforms()
+
+
+def last_linear(module: nn.Module) -> tuple[str, nn.Linear]:
+    """Name and layer of the last linear layer, in the order of registration."""
+    found = [(name, m) for name, m in module.named_modules() if isinstance(m, nn.Linear)]
+    if not found:
+        raise ValueError(
+            f"{type(module).__name__} has no nn.Linear layer, so its head cannot be found. "
+            "Wrap it in a module that ends in one."
+        )
+    return found[-1]
+
+
+def check_output(module: nn.Module, inputs: Any, n_classes: int) -> None:
+    """Raise unless the network maps a few samples to one logit per class.
+
+    It also gives lazy layers their shapes. Evaluation mode: batch statistics stay as they are.
+    """
+    was_training = module.training
+    module.eval()
+    with torch.no_grad():
+        logits = forward(module, inputs)
+    module.train(was_training)
+    if not torch.is_tensor(logits) or logits.ndim != 2 or logits.shape[1] != n_classes:
+        got = tuple(logits.shape) if torch.is_tensor(logits) else type(logits).__name__
+        raise ValueError(
+            f"module returns {got} where (n_samples, {n_classes}) is needed: one logit for each "
+            f"of the {n_classes} classes in y. Change the width of its last layer, or pass a "
+            "class with module_params, or a torchvision name, whose head is resized."
+        )

@@ -1,0 +1,292 @@
+"""TorchFeatureExtractor: embeddings, logits or probabilities of a network, batch by batch."""
+
+import os
+import tempfile
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import nn
+
+from skspurious._engine._loop import LabelledSamples, iterate_batches
+from skspurious._engine._modules import build_module, forward, last_linear
+from skspurious._engine._runtime import Runtime
+from skspurious.base import BaseTorchClassifier
+from skspurious.data import GroupedData, as_samples, input_kind, unpack_groups
+from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
+
+
+class TorchFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Turns samples into embeddings: what a layer of a network makes of them.
+
+    Read more in the :doc:`quick start </quickstart>`.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    module : str, nn.Module, classifier or FrozenEstimator
+        A str names a torchvision model; an instance is copied; a classifier of this package is
+        cloned and fitted in ``fit`` (the early-trained network of SPARE and GEORGE); a fitted
+        classifier in a ``sklearn.frozen.FrozenEstimator`` is used as it is.
+    weights : str or torchvision weights, default=None
+        Pretrained weights of a torchvision model, such as "DEFAULT".
+    layer : str, default="penultimate"
+        "penultimate" is the input of the last linear layer; any other name is a submodule of
+        the network, whose output is taken.
+    output : {"embedding", "logits", "proba"}, default="embedding"
+        "logits" is the output of the network and "proba" its softmax; both ignore ``layer``.
+    dtype : {"float32", "float16"}, default="float32"
+        Type of the result; half precision takes half the memory.
+    memmap_dir : path, default=None
+        Folder in which the result is written as a ``.npy`` file; ``transform`` then returns a
+        memory map of it. Each call writes a new file.
+    batch_size : int, default=256
+        Samples per forward pass.
+    eval_transform : callable, default=None
+        Acts on a whole batch. Default: the preprocessing of ``weights``, or the classifier's.
+    collate_fn : callable, default=None
+        Makes a batch of a list of samples; texts need one. Default: the classifier's.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA, then MPS, then the CPU.
+    precision : {"float32", "bf16", "fp16"}, default="float32"
+        Precision of the forward pass.
+    num_workers : int, default=0
+        Processes that load samples; arrays and tensors need none.
+    random_state : int, RandomState instance or None, default=None
+        Seed of a network without weights.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted classifier, or the network behind a classifier's interface.
+    module_ : nn.Module
+        The network, in evaluation mode.
+    n_features_in_ : int
+        Number of features, or of channels.
+
+    See Also
+    --------
+    SpuriousGroupInferrer : Clusters embeddings or probabilities into groups.
+
+    Notes
+    -----
+    One forward pass over the data, without gradients, in evaluation mode. Groups that ``X``
+    carries (``GroupedData``) go on to the next step, but never into the network.
+
+    Examples
+    --------
+    >>> from skspurious import ERMClassifier, TorchFeatureExtractor
+    >>> from skspurious.datasets import make_spurious_classification
+    >>> train = make_spurious_classification(200, random_state=0)
+    >>> early = ERMClassifier(max_epochs=1, random_state=0)
+    >>> extractor = TorchFeatureExtractor(early, output="proba")
+    >>> extractor.fit_transform(train.data, train.target).shape
+    (200, 2)
+    """
+
+    _parameter_constraints: dict = {
+        "module": [str, nn.Module, BaseEstimator],
+        "weights": [None, str, object],
+        "layer": [str],
+        "output": [StrOptions({"embedding", "logits", "proba"})],
+        "dtype": [StrOptions({"float32", "float16"})],
+        "memmap_dir": [None, str, os.PathLike],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "eval_transform": [None, callable],
+        "collate_fn": [None, callable],
+        "device": [str, torch.device],
+        "precision": [StrOptions({"float32", "bf16", "fp16"})],
+        "num_workers": [Interval(Integral, 0, None, closed="left")],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        module,
+        *,
+        weights=None,
+        layer="penultimate",
+        output="embedding",
+        dtype="float32",
+        memmap_dir=None,
+        batch_size=256,
+        eval_transform=None,
+        collate_fn=None,
+        device="auto",
+        precision="float32",
+        num_workers=0,
+        random_state=None,
+    ):
+        self.module = module
+        self.weights = weights
+        self.layer = layer
+        self.output = output
+        self.dtype = dtype
+        self.memmap_dir = memmap_dir
+        self.batch_size = batch_size
+        self.eval_transform = eval_transform
+        self.collate_fn = collate_fn
+        self.device = device
+        self.precision = precision
+        self.num_workers = num_workers
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Make the network ready; only an unfitted classifier is trained.
+
+        Parameters
+        ----------
+        X : array, DataFrame, tensor, list of paths or texts, map-style dataset, or GroupedData
+        y : array-like of shape (n_samples,), default=None
+            Class labels; an unfitted classifier needs them.
+
+        Returns
+        -------
+        self : object
+        """
+        X = unpack_groups(X)[0]
+        if isinstance(self.module, FrozenEstimator):
+            check_is_fitted(self.module)
+            self.estimator_ = self.module.estimator
+            self.estimator_._check_X(X)
+        elif isinstance(self.module, BaseTorchClassifier):
+            self.estimator_ = clone(self.module).fit(X, y)
+        elif isinstance(self.module, BaseEstimator):
+            raise TypeError(
+                f"module is a {type(self.module).__name__}, which holds no torch network. Pass "
+                "a torchvision name, an nn.Module, or a classifier of this package."
+            )
+        else:
+            self.estimator_ = FrozenNetwork(
+                self.module,
+                weights=self.weights,
+                eval_transform=self.eval_transform,
+                collate_fn=self.collate_fn,
+                random_state=self.random_state,
+            ).fit(X)
+        self.module_ = self.estimator_.module_
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self.estimator_, name):
+                setattr(self, name, getattr(self.estimator_, name))
+        self._n_features_out = self._extract(X, n_rows=1).shape[1]
+        return self
+
+    def transform(self, X):
+        """Embeddings, logits or probabilities of the samples.
+
+        Parameters
+        ----------
+        X : same kinds as in ``fit``
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_features_out), or GroupedData of it
+            GroupedData where ``X`` carries groups.
+        """
+        check_is_fitted(self)
+        data, sample_group, inferrer = unpack_groups(X)
+        Z = self._extract(data)
+        if not isinstance(X, GroupedData):
+            return Z
+        return GroupedData(Z, sample_group, group_inferrer=inferrer)
+
+    def _extract(self, X, n_rows=None):
+        source = self.estimator_
+        collate_fn = self.collate_fn or source.collate_fn
+        samples = as_samples(source._check_X(X), collate_fn=collate_fn)
+        n_rows = len(samples) if n_rows is None else n_rows
+        runtime = Runtime(self.device, self.precision)
+        module = source.module_.to(runtime.device).eval()
+        transform = self.eval_transform or source._transforms()[1]
+        labelled = LabelledSamples(samples, torch.zeros(len(samples), dtype=torch.int64))
+        batches = iterate_batches(
+            labelled,
+            torch.arange(n_rows),
+            runtime,
+            self.batch_size,
+            transform,
+            self.num_workers,
+            is_shared=False,
+        )
+        result, start = None, 0
+        with runtime.fork_rng(), torch.inference_mode():
+            for batch in batches:
+                with runtime.autocast():
+                    Z = self._output(module, batch["X"])
+                Z = Z.float().flatten(1).to(getattr(torch, self.dtype)).cpu().numpy()
+                if result is None:
+                    result = self._allocate((n_rows, Z.shape[1]), is_probe=n_rows < len(samples))
+                result[start : start + len(Z)] = Z
+                start += len(Z)
+        return result
+
+    def _output(self, module, inputs):
+        if self.output == "embedding":
+            return layer_output(module, inputs, self.layer)
+        logits = forward(module, inputs)
+        return logits if self.output == "logits" else logits.float().softmax(1)
+
+    def _allocate(self, shape, is_probe):
+        if self.memmap_dir is None or is_probe:
+            return np.empty(shape, dtype=self.dtype)
+        Path(self.memmap_dir).mkdir(parents=True, exist_ok=True)
+        handle, path = tempfile.mkstemp(dir=self.memmap_dir, suffix=".npy")
+        os.close(handle)
+        return np.lib.format.open_memmap(path, mode="w+", dtype=self.dtype, shape=shape)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = isinstance(self.module, BaseTorchClassifier)
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+class FrozenNetwork(BaseTorchClassifier):
+    """A network that is not trained, behind the interface of a classifier."""
+
+    def fit(self, X, y=None):
+        """Build the network and check X."""
+        if input_kind(X) == "table":
+            X = validate_data(self, X, dtype=np.float32)
+            self._sample_shape = X.shape[1:]
+        else:
+            X = self._check_not_table(X, reset=True)
+        self.module_ = build_module(
+            self.module,
+            weights=self.weights,
+            sample_shape=self._sample_shape,
+            n_classes=None,
+            seed=check_random_state(self.random_state).randint(2**31 - 1),
+        ).eval()
+        return self
+
+
+def layer_output(module, inputs, layer):
+    """What ``layer`` gives for a batch; "penultimate" is what the last linear layer is given."""
+    found = []
+    if layer == "penultimate":
+        target = last_linear(module)[1]
+        hook = target.register_forward_pre_hook(lambda _, args: found.append(args[0]))
+    else:
+        names = dict(module.named_modules())
+        if layer not in names:
+            raise ValueError(
+                f"layer={layer!r} is not a submodule of {type(module).__name__}. Submodules: "
+                f"{[n for n in names if n][:40]}."
+            )
+        hook = names[layer].register_forward_hook(lambda _, args, output: found.append(output))
+    try:
+        forward(module, inputs)
+    finally:
+        hook.remove()
+    if not found:
+        raise ValueError(f"layer={layer!r} was not called in the forward pass.")
+    return found[-1]

@@ -1,0 +1,87 @@
+"""Samples that lie nearer to the mean of another class than to their own."""
+
+import numpy as np
+
+from skspurious.functional._clustering import squared_distances_to
+
+__all__ = ["class_means", "find_dispersed"]
+
+
+def class_means(X: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Mean of every class, summed in float64.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        The embedding.
+    y : ndarray of shape (n_samples,)
+        Class of every sample, codes 0..n_classes-1, each of which occurs.
+
+    Returns
+    -------
+    means : ndarray of shape (n_classes, n_features), float64
+
+    Raises
+    ------
+    ValueError
+        If a class has no sample.
+
+    Examples
+    --------
+    >>> class_means(np.array([[0.0], [2.0], [5.0]]), np.array([0, 0, 1]))
+    array([[1.],
+           [5.]])
+    """
+    size = np.bincount(y)
+    if (size == 0).any():
+        raise ValueError(
+            f"y has no sample of class {np.argmin(size)}: number the classes that occur 0, 1, ..."
+        )
+    return np.stack([X[y == k].mean(axis=0, dtype=np.float64) for k in range(len(size))])
+
+
+def find_dispersed(
+    X: np.ndarray,
+    y: np.ndarray,
+    *,
+    means: np.ndarray | None = None,
+    chunk_size: int = 4096,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Samples whose nearest class mean is not that of their own class.
+
+    A sample whose spurious attribute disagrees with its class is drawn towards the class that
+    the attribute goes with; it is called dispersed, or an outlier of its class [1]_.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        The embedding.
+    y : ndarray of shape (n_samples,)
+        Class of every sample, codes 0..n_classes-1.
+    means : ndarray of shape (n_classes, n_features), default=None
+        Class means; None computes them from `X` and `y`, each sample included.
+    chunk_size : int, default=4096
+        Rows processed at a time.
+
+    Returns
+    -------
+    dispersed : ndarray of shape (n_samples,), bool
+        Nearest mean in Euclidean distance differs from the own class; the lowest class wins a
+        tie.
+    means : ndarray of shape (n_classes, n_features), float64
+        The class means used.
+
+    References
+    ----------
+    .. [1] W. Li et al. "Let Samples Speak: Mitigating Spurious Correlation by Exploiting the
+       Clusterness of Samples." CVPR 2025. arXiv:2512.22874.
+
+    Examples
+    --------
+    >>> X = np.array([[0.0], [1.0], [8.0], [9.0], [10.0]])
+    >>> find_dispersed(X, np.array([0, 0, 0, 1, 1]))[0]
+    array([False, False,  True, False, False])
+    """
+    means = class_means(X, y) if means is None else means
+    nearest = np.argmin(squared_distances_to(X, means, chunk_size=chunk_size), axis=1)
+    return nearest != y, means

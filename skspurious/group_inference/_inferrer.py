@@ -1,0 +1,568 @@
+"""SpuriousGroupInferrer: groups of the training samples, found per class without group labels."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from tqdm.auto import tqdm
+
+from skspurious.data import GroupedData, unpack_groups
+from skspurious.group_inference import _dispersion, _kmeans, _spare
+from skspurious.group_inference._base import (
+    CentroidGroups,
+    ClusterSettings,
+    NeighborIndex,
+    cluster_class,
+)
+from skspurious.group_inference._dispersion import split_by_dispersion
+from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
+
+_DEFAULTS = {
+    "kmeans": _kmeans.DEFAULTS,
+    "spare": _spare.DEFAULTS,
+    "dispersion": _dispersion.DEFAULTS,
+}
+_CHOOSE = {
+    "macro": _kmeans.choose_by_macro_silhouette,
+    "mean": _spare.choose_by_mean_silhouette,
+}
+
+
+# From this many numbers on, moving a class to the GPU pays for setting faiss up there.
+_GPU_MIN_ELEMENTS = 2**25
+
+
+class _PassThrough(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """The samples as they are; scikit-learn wraps this ``transform`` to obey ``set_output``."""
+
+    def transform(self, X):
+        checked = self._check_samples(X)
+        return X if hasattr(X, "shape") else checked
+
+
+class _GroupCarrier:
+    """Puts groups around the output; not a scikit-learn class, so its methods are not wrapped."""
+
+    def transform(self, X):
+        """Return the samples as they are.
+
+        Parameters
+        ----------
+        X : array-like, tensor or GroupedData of shape (n_samples, n_features)
+
+        Returns
+        -------
+        X : the same object; groups that it carries are kept
+        """
+        check_is_fitted(self)
+        samples, group, inferrer = unpack_groups(X)
+        samples = super().transform(samples)
+        if group is None:
+            return samples
+        return GroupedData(samples, group, group_inferrer=inferrer)
+
+    def fit_transform(self, X, y):
+        """Find the groups and attach them to the samples.
+
+        Parameters
+        ----------
+        X : array-like, tensor or GroupedData of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+            Class labels.
+
+        Returns
+        -------
+        X : GroupedData
+            The samples, carrying ``labels_`` as their groups and this inferrer.
+        """
+        samples, _, _ = unpack_groups(X)
+        self.fit(samples, y)
+        return GroupedData(super().transform(samples), self.labels_, group_inferrer=self)
+
+
+class SpuriousGroupInferrer(_GroupCarrier, _PassThrough):
+    """Find the groups hidden in each class, from an embedding or from early outputs.
+
+    Within a class, samples that share a spurious attribute lie together in the embedding of a
+    trained network, and in the outputs of a network that has been trained for an epoch or two.
+    So the samples of every class are clustered, and each cluster of a class is a group
+    (``method="kmeans"`` [1]_, ``method="spare"`` [2]_); or every class is split into the samples
+    that lie nearest to their own class mean and those nearer to another one
+    (``method="dispersion"`` [3]_). No group label is needed anywhere.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    method : {"kmeans", "spare", "dispersion"}, default="kmeans"
+        What makes the groups of a class, and what "auto" stands for in other parameters.
+
+        - "kmeans": clusters of normalised rows, at most 10, as many as give the largest macro
+          silhouette (mean over clusters); for embeddings. As in GEORGE.
+        - "spare": clusters of rows as they are, at most 5, as many as give the largest mean
+          silhouette; for softmax outputs early in training. As in SPARE.
+        - "dispersion": nearest class mean agrees with the class or not; for embeddings of data
+          that were not memorised. As in NSF. The parameters of clustering have no effect.
+    n_clusters : "auto", int or dict, default="auto"
+        Clusters per class: the number that the silhouette chooses, one number for all classes,
+        or a number or "auto" for each class label. A class with fewer distinct rows than a given
+        number stays whole.
+    max_clusters : "auto" or int, default="auto"
+        Largest number of clusters that is tried; 10 for "kmeans" and 5 for "spare".
+    min_cluster_size : int, default=1
+        Fewest samples of a cluster. Those of a smaller one go to the nearest center left.
+    normalize : "auto" or bool, default="auto"
+        Whether rows are divided by their Euclidean norm; True for "kmeans" only.
+    n_components : int or float, default=None
+        Dimensions kept of each class by PCA, or the share of variance; None keeps all.
+    criterion : {"auto", "macro", "mean"}, default="auto"
+        Silhouette that chooses the number of clusters: the mean over clusters of their means
+        ("macro", for "kmeans"; ties go to more clusters) or over samples ("mean", for "spare";
+        what a sample cannot tell apart is decided by the macro silhouette).
+    silhouette : {"auto", "exact", "stratified"}, default="auto"
+        "exact" compares all pairs of rows of a class; "stratified" a sample of every cluster,
+        never a uniform one, which would lose the tiny clusters; "auto" is exact where it is
+        affordable (up to about 6,000 distinct rows a class, more on a GPU) and where the rows of
+        the class lie on a line, which the softmax of two classes does.
+    silhouette_size : int, default=300
+        Rows of every cluster in the stratified sample.
+    silhouette_threshold : float, default=0.9
+        Mean silhouette from which on the clusters of a class count as well separated.
+    high_power : "auto" or float, default="auto"
+        Sampling power of a class whose clusters are not; 2 for "spare", else 1.
+    min_silhouette : float, default=None
+        With ``n_clusters="auto"``, a class whose best silhouette is below it stays whole; None
+        splits every class that has two different rows.
+    n_init : int, default=10
+        Restarts of k-means.
+    store_index : bool, default=True
+        Whether to keep the rows as a faiss index for :meth:`kneighbors`: a float32 copy.
+    device : {"auto", "cpu", "cuda"}, default="auto"
+        Where k-means and exact silhouettes run; "auto" takes the GPUs that faiss sees.
+    n_jobs : int, default=None
+        Classes clustered at the same time, in threads; None is one.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the restarts and of the stratified sample.
+    verbose : int, default=0
+        1 shows a progress bar over the classes.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels.
+    labels_ : ndarray of shape (n_samples,), int64
+        Group of every training sample, 0 to n_groups-1: class by class, within a class by
+        decreasing size (near before far for "dispersion").
+    groups_ : ndarray of shape (n_groups,), int64
+        The groups, 0 to n_groups-1.
+    group_classes_ : ndarray of shape (n_groups,)
+        Class label of every group.
+    cluster_sizes_ : ndarray of shape (n_groups,), int64
+        Training samples of every group.
+    cluster_centers_ : ndarray of shape (n_groups, n_features), float64
+        Center of every group, of the normalised rows where ``normalize_``.
+    n_clusters_ : ndarray of shape (n_classes,), int64
+        Groups of every class.
+    silhouette_ : ndarray of shape (n_classes,), float64
+        Mean silhouette of every class; NaN where the class is one group.
+    sampling_power_ : ndarray of shape (n_classes,), float64
+        1 where `silhouette_` reaches `silhouette_threshold` and where the class is one group,
+        else `high_power`; what :class:`~skspurious.mitigation.BalancedRetrainer` samples by.
+    cluster_search_ : DataFrame
+        Every number of clusters that was tried: class, n_clusters, silhouette,
+        macro_silhouette, selected.
+    normalize_ : bool
+        Whether rows are normalised.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the features, where the input has them.
+
+    See Also
+    --------
+    skspurious.embedding.TorchFeatureExtractor : Makes the embedding or the early outputs.
+    skspurious.mitigation.BalancedRetrainer : Retrains with balanced groups (SPARE's second step).
+    skspurious.mitigation.GroupDROClassifier : Minimises the loss of the worst group (GEORGE's).
+
+    Notes
+    -----
+    Needs class labels in training, and group labels nowhere. k-means runs on all rows by faiss;
+    where the rows of a class lie on a line it is solved exactly. The result depends neither on
+    the order of the rows nor on the names of the classes, and not on the number of jobs.
+
+    Differences from the papers: GEORGE's mixtures, UMAP and over-clustering are not included; a
+    class can stay whole (constant rows, or `min_silhouette`); SPARE's silhouettes are taken on
+    all pairs, here on a stratified sample where that is too many.
+
+    References
+    ----------
+    .. [1] N. Sohoni, J. Dunnmon, G. Angus, A. Gu, C. Ré. "No Subclass Left Behind: Fine-Grained
+       Robustness in Coarse-Grained Classification Problems." NeurIPS 2020. arXiv:2011.12945.
+    .. [2] Y. Yang, E. Gan, G. K. Dziugaite, B. Mirzasoleiman. "Identifying Spurious Biases Early
+       in Training through the Lens of Simplicity Bias." AISTATS 2024. arXiv:2305.18761.
+    .. [3] W. Li et al. "Let Samples Speak: Mitigating Spurious Correlation by Exploiting the
+       Clusterness of Samples." CVPR 2025. arXiv:2512.22874.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skspurious.group_inference import SpuriousGroupInferrer
+    >>> rng = np.random.default_rng(0)
+    >>> on_sand = np.arange(300) < 30                  # of 300 cows, 30 stand on sand
+    >>> Z = np.where(on_sand[:, None], [0.0, 5.0], [5.0, 0.0]) + rng.normal(size=(300, 2))
+    >>> inferrer = SpuriousGroupInferrer(random_state=0).fit(Z, ["cow"] * 300)
+    >>> inferrer.cluster_sizes_
+    array([270,  30])
+    >>> inferrer.predict([[6.0, 1.0], [-1.0, 4.0]], y=["cow", "cow"])
+    array([0, 1])
+    """
+
+    _parameter_constraints: dict = {
+        "method": [StrOptions(set(_DEFAULTS))],
+        "n_clusters": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), dict],
+        "max_clusters": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left")],
+        "min_cluster_size": [Interval(Integral, 1, None, closed="left")],
+        "normalize": [StrOptions({"auto"}), "boolean"],
+        "n_components": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Real, 0, 1, closed="neither"),
+            None,
+        ],
+        "criterion": [StrOptions({"auto", "macro", "mean"})],
+        "silhouette": [StrOptions({"auto", "exact", "stratified"})],
+        "silhouette_size": [Interval(Integral, 2, None, closed="left")],
+        "silhouette_threshold": [Interval(Real, -1, 1, closed="both")],
+        "high_power": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "min_silhouette": [Interval(Real, -1, 1, closed="both"), None],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "store_index": ["boolean"],
+        "device": [StrOptions({"auto", "cpu", "cuda"})],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        method="kmeans",
+        *,
+        n_clusters="auto",
+        max_clusters="auto",
+        min_cluster_size=1,
+        normalize="auto",
+        n_components=None,
+        criterion="auto",
+        silhouette="auto",
+        silhouette_size=300,
+        silhouette_threshold=0.9,
+        high_power="auto",
+        min_silhouette=None,
+        n_init=10,
+        store_index=True,
+        device="auto",
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.method = method
+        self.n_clusters = n_clusters
+        self.max_clusters = max_clusters
+        self.min_cluster_size = min_cluster_size
+        self.normalize = normalize
+        self.n_components = n_components
+        self.criterion = criterion
+        self.silhouette = silhouette
+        self.silhouette_size = silhouette_size
+        self.silhouette_threshold = silhouette_threshold
+        self.high_power = high_power
+        self.min_silhouette = min_silhouette
+        self.n_init = n_init
+        self.store_index = store_index
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y):
+        """Find the groups of the training samples.
+
+        Parameters
+        ----------
+        X : array-like, tensor or GroupedData of shape (n_samples, n_features)
+            Embedding, logits or probabilities. Groups that it carries are not looked at.
+        y : array-like of shape (n_samples,)
+            Class labels.
+
+        Returns
+        -------
+        self : SpuriousGroupInferrer
+        """
+        X, y = validate_data(self, _as_array(X), y, dtype=[np.float64, np.float32])
+        check_classification_targets(y)
+        self.classes_, code = np.unique(y, return_inverse=True)
+        defaults = _DEFAULTS[self.method]
+        self.normalize_ = defaults.normalize if self.normalize == "auto" else bool(self.normalize)
+        X = _normalize_rows(X) if self.normalize_ else X
+        settings = self._resolve_settings(defaults, _draw_seed(self.random_state))
+
+        if self.method == "dispersion":
+            groups, silhouette, search = split_by_dispersion(X, code, settings)
+        else:
+            groups, silhouette, search = self._cluster(X, code, settings)
+
+        self.labels_, self._center_distance = groups.fit(X, code)
+        self._groups = groups
+        self._index = NeighborIndex(X) if self.store_index else None
+        self.cluster_centers_ = groups.centers
+        self.cluster_sizes_ = np.bincount(self.labels_, minlength=len(groups.centers))
+        self.groups_ = np.arange(len(groups.centers))
+        self.group_classes_ = self.classes_[groups.group_class]
+        self.n_clusters_ = np.bincount(groups.group_class, minlength=len(self.classes_))
+        self.silhouette_ = np.where(self.n_clusters_ > 1, silhouette, np.nan)
+        self.sampling_power_ = _spare.sampling_power(
+            self.silhouette_,
+            threshold=self.silhouette_threshold,
+            high_power=defaults.high_power if self.high_power == "auto" else self.high_power,
+        )
+        self.cluster_search_ = pd.DataFrame(
+            [(self.classes_[k], *row) for k, rows in enumerate(search) for row in rows],
+            columns=["class", "n_clusters", "silhouette", "macro_silhouette", "selected"],
+        )
+        return self
+
+    def predict(self, X, y=None):
+        """Group of new rows.
+
+        Parameters
+        ----------
+        X : array-like, tensor or GroupedData of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), default=None
+            Class labels. Given, a row gets a group of its class: that of the nearest center, or,
+            with ``method="dispersion"``, near or far. None takes the nearest center of all
+            classes (the near group of the nearest class mean).
+
+        Returns
+        -------
+        group : ndarray of shape (n_samples,), int64
+            Values of ``groups_``. For the training samples and their labels, ``labels_``.
+
+        Raises
+        ------
+        ValueError
+            If `y` has a class that `fit` did not see, or another length than `X`.
+        """
+        check_is_fitted(self)
+        X = self._prepare(X)
+        return self._groups.assign(X, self._encode_classes(y, len(X)))
+
+    def predict_proba(self, X, y=None):
+        """Probability of every group for new rows.
+
+        Softmax of -d²/(2v), where d is the distance to the center of the group and v the mean
+        squared distance of the training samples to their centers, per feature: the posterior of
+        equally likely Gaussians of one variance, of which :meth:`predict` is the mode. With
+        ``method="dispersion"`` the distances are those to the class means.
+
+        Parameters
+        ----------
+        X : array-like, tensor or GroupedData of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), default=None
+            Class labels. Given, groups of other classes have probability 0.
+
+        Returns
+        -------
+        probability : ndarray of shape (n_samples, n_groups), float64
+            Rows sum to 1.
+        """
+        check_is_fitted(self)
+        X = self._prepare(X)
+        return self._groups.membership(X, self._encode_classes(y, len(X)))
+
+    def kneighbors(self, X, n_neighbors=5, *, y=None, return_distance=True):
+        """Training samples nearest to the given rows.
+
+        Parameters
+        ----------
+        X : array-like, tensor or GroupedData of shape (n_samples, n_features)
+        n_neighbors : int, default=5
+            Number of neighbors.
+        y : array-like of shape (n_samples,), default=None
+            Class labels. Given, neighbors are of the same class.
+        return_distance : bool, default=True
+            Whether to return the distances as well.
+
+        Returns
+        -------
+        distance : ndarray of shape (n_samples, n_neighbors), float64
+            Euclidean distances, increasing; of normalised rows where ``normalize_``. Only with
+            `return_distance`.
+        position : ndarray of shape (n_samples, n_neighbors), int64
+            Rows of the training data.
+        """
+        check_is_fitted(self)
+        if self._index is None:
+            raise ValueError("kneighbors needs the training rows: fit with store_index=True.")
+        X = self._prepare(X)
+        code = self._encode_classes(y, len(X))
+        train_code = self._groups.group_class[self.labels_]
+        parts = [(slice(None), None)]
+        if code is not None:
+            parts = [(code == k, np.flatnonzero(train_code == k)) for k in np.unique(code)]
+        available = min(len(train_code if among is None else among) for _, among in parts)
+        if not 1 <= n_neighbors <= available:
+            raise ValueError(
+                f"n_neighbors={n_neighbors} must be between 1 and {available}, the number of "
+                f"training samples{'' if y is None else ' of the smallest class asked for'}."
+            )
+        distance = np.empty((len(X), n_neighbors))
+        position = np.empty((len(X), n_neighbors), dtype=np.int64)
+        for rows, among in parts:
+            distance[rows], position[rows] = self._index.search(X[rows], n_neighbors, among)
+        return (distance, position) if return_distance else position
+
+    def exemplars(self, n_exemplars=5):
+        """Training samples nearest to the center of each group, to look at.
+
+        Parameters
+        ----------
+        n_exemplars : int, default=5
+            Samples per group; a smaller group gives all it has.
+
+        Returns
+        -------
+        positions : list of ndarray
+            For each group, rows of the training data, the nearest first.
+        """
+        check_is_fitted(self)
+        order = np.lexsort((self._center_distance, self.labels_))
+        ends = np.cumsum(self.cluster_sizes_)
+        return [
+            order[end - size : end][:n_exemplars] for end, size in zip(ends, self.cluster_sizes_)
+        ]
+
+    # ------------------------------------------------------------------- steps of fit
+
+    def _resolve_settings(self, defaults, seed):
+        device, gpu_min_elements = _resolve_device(self.device)
+        criterion = defaults.criterion if self.criterion == "auto" else self.criterion
+        return ClusterSettings(
+            choose=_CHOOSE[criterion],
+            criterion=criterion,
+            max_clusters=(
+                defaults.max_clusters if self.max_clusters == "auto" else self.max_clusters
+            ),
+            min_cluster_size=self.min_cluster_size,
+            min_silhouette=self.min_silhouette,
+            n_components=self.n_components,
+            n_init=self.n_init,
+            silhouette=self.silhouette,
+            silhouette_size=self.silhouette_size,
+            seed=seed,
+            device=device,
+            gpu_min_elements=gpu_min_elements,
+        )
+
+    def _cluster(self, X, code, settings):
+        """Cluster the classes, several at a time."""
+        tasks = (
+            delayed(cluster_class)(X[code == k], n_clusters, settings)
+            for k, n_clusters in enumerate(self._n_clusters_by_class())
+        )
+        found = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")(tasks)
+        bar = tqdm(found, total=len(self.classes_), desc="classes", disable=not self.verbose)
+        clusters = list(bar)
+        size = [len(c.centers) for c in clusters]
+        groups = CentroidGroups(
+            np.concatenate([c.centers for c in clusters]), np.repeat(np.arange(len(size)), size)
+        )
+        return groups, np.array([c.silhouette for c in clusters]), [c.search for c in clusters]
+
+    def _n_clusters_by_class(self):
+        if not isinstance(self.n_clusters, dict):
+            return [self.n_clusters] * len(self.classes_)
+        labels = self.classes_.tolist()
+        if set(self.n_clusters) != set(labels):
+            raise ValueError(
+                f"n_clusters has the classes {list(self.n_clusters)}, y has {labels}: give a "
+                "number or 'auto' for each class."
+            )
+        for label, value in self.n_clusters.items():
+            if value != "auto" and not (isinstance(value, Integral) and value >= 1):
+                raise ValueError(
+                    f"n_clusters[{label!r}]={value!r}: use 'auto' or a positive integer."
+                )
+        return [self.n_clusters[label] for label in labels]
+
+    # ------------------------------------------------------------------------- checks
+
+    def _check_samples(self, X):
+        return validate_data(self, _as_array(X), reset=False, dtype=[np.float64, np.float32])
+
+    def _prepare(self, X):
+        X = self._check_samples(X)
+        return _normalize_rows(X) if self.normalize_ else X
+
+    def _encode_classes(self, y, n_samples):
+        """Class codes, or None where no labels are given."""
+        if y is None:
+            return None
+        y = column_or_1d(y)
+        if len(y) != n_samples:
+            raise ValueError(f"y has {len(y)} labels for {n_samples} samples: give one for each.")
+        code = pd.Index(self.classes_).get_indexer(y)
+        if (code < 0).any():
+            unseen = list(dict.fromkeys(y[code < 0].tolist()))
+            raise ValueError(
+                f"y has classes that fit did not see: {unseen[:5]}. Known: "
+                f"{self.classes_.tolist()[:20]}."
+            )
+        return code
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        # The rows keep their dtype, but the GroupedData around them has none to compare.
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+def _as_array(X):
+    """Samples without their groups, in a form that scikit-learn checks."""
+    X, _, _ = unpack_groups(X)
+    if torch.is_tensor(X):
+        X = X.detach().cpu()
+        X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+    return X.astype(np.float32) if getattr(X, "dtype", None) == np.float16 else X
+
+
+def _normalize_rows(X):
+    length = np.sqrt(np.einsum("ij,ij->i", X, X))
+    return X / np.maximum(length, 1e-6)[:, None]
+
+
+def _draw_seed(random_state):
+    """Integer seed; without a random state a fresh one, the global generator stays untouched."""
+    if random_state is None:
+        return int(np.random.default_rng().integers(2**31))
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _resolve_device(device):
+    """Torch device of the silhouettes, and from how many numbers on faiss uses the GPUs."""
+    import faiss
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device='cuda', but torch sees no GPU: use device='auto' or 'cpu'.")
+    has_gpu = torch.cuda.is_available() and faiss.get_num_gpus() > 0
+    if device == "cpu" or not (has_gpu or device == "cuda"):
+        return "cpu", np.inf
+    if not has_gpu:
+        return "cuda", np.inf
+    return "cuda", 0 if device == "cuda" else _GPU_MIN_ELEMENTS

@@ -1,0 +1,29 @@
+"""Metrics per group: the worst group, reports with intervals, scorers."""
+
+from skspurious.metrics._groups import (
+    adjusted_accuracy,
+    group_accuracy,
+    group_metric,
+    worst_group,
+    worst_group_accuracy,
+    worst_group_error,
+)
+from skspurious.metrics._inference import group_inference_report
+from skspurious.metrics._report import GroupReport, group_report
+from skspurious.metrics._scorer import make_worst_group_scorer, worst_group_scorer
+from skspurious.metrics._weights import group_sample_weight
+
+__all__ = [
+    "GroupReport",
+    "adjusted_accuracy",
+    "group_accuracy",
+    "group_inference_report",
+    "group_metric",
+    "group_report",
+    "group_sample_weight",
+    "make_worst_group_scorer",
+    "worst_group",
+    "worst_group_accuracy",
+    "worst_group_error",
+    "worst_group_scorer",
+]

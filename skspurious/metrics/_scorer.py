@@ -1,0 +1,307 @@
+"""Scorers for searches and cross-validation: the worst group, wherever its groups come from."""
+
+import copy
+import inspect
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+from sklearn.utils.metadata_routing import MetadataRequest
+
+from skspurious.data import unpack_groups
+from skspurious.metrics._groups import check_empty, worst_group
+from skspurious.metrics._named import get_metric
+
+__all__ = ["make_worst_group_scorer", "worst_group_scorer"]
+
+_NO_GROUPS = (
+    "{scorer} has no groups. Give them in one of these ways: (1) fit the search on "
+    "GroupedData(X, sample_group), which carries them into every fold; (2) use an estimator that "
+    "infers them, for instance GroupDROClassifier(group_inferrer=SpuriousGroupInferrer()), or a "
+    "Pipeline with a SpuriousGroupInferrer; (3) make_worst_group_scorer(group_inferrer=...) with a "
+    "fitted inferrer; (4) sklearn.set_config(enable_metadata_routing=True) and "
+    "search.fit(X, y, sample_group=...), which without routing gives them to fit and not to the "
+    "scorer. Searches and cross_validate turn this error into NaN: pass error_score='raise' to "
+    "see it there."
+)
+
+
+class _WorstGroupScorer:
+    """Scorer of the worst group, called as ``scorer(estimator, X, y, sample_group=None)``.
+
+    See :func:`make_worst_group_scorer`.
+    """
+
+    def __init__(
+        self,
+        metric="accuracy",
+        *,
+        group_inferrer=None,
+        greater_is_better=None,
+        response_method=None,
+        groups=None,
+        empty="raise",
+        **metric_params,
+    ):
+        self.metric = metric
+        self.group_inferrer = group_inferrer
+        self.greater_is_better = greater_is_better
+        self.response_method = response_method
+        self.groups = groups
+        self.empty = empty
+        self.metric_params = metric_params
+        self._request = {"sample_group": True}
+        check_empty(empty)
+        self._get_metric()
+
+    def __call__(self, estimator, X, y, sample_group=None, sample_weight=None):
+        """Value of the metric on the worst group; losses are negated, so greater is better.
+
+        Parameters
+        ----------
+        estimator : object
+            A fitted classifier, Pipeline or search.
+        X : any kind of samples
+            Rows to predict; a GroupedData carries their groups.
+        y : array-like of shape (n_samples,)
+            True classes.
+        sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), default=None
+            Groups of the rows.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples within their groups.
+
+        Returns
+        -------
+        score : float
+        """
+        metric = self._get_metric()
+        labels = getattr(estimator, "classes_", None)
+        X, group, _ = unpack_groups(X, sample_group)  # predict never needs the groups
+        if group is None and self.group_inferrer is not None:
+            group, _, _ = _infer_groups(self.group_inferrer, X, y)
+            if group is None:
+                raise TypeError(
+                    "group_inferrer must be a fitted inferrer with predict(X, y=y), or a Pipeline "
+                    f"that ends in one; got {self.group_inferrer!r}."
+                )
+        elif group is None:
+            group, estimator, X = _infer_groups(estimator, X, y)
+        if group is None:
+            raise ValueError(_NO_GROUPS.format(scorer=self))
+        value = worst_group(
+            metric,
+            y,
+            _respond(estimator, X, metric.response_method),
+            sample_group=group,
+            sample_weight=sample_weight,
+            groups=self.groups,
+            empty=self.empty,
+            labels=labels,
+            **self.metric_params,
+        )
+        return value if metric.greater_is_better else -value
+
+    def get_metadata_routing(self):
+        """What scikit-learn's metadata routing should hand over: ``sample_group``.
+
+        Returns
+        -------
+        request : MetadataRequest
+        """
+        request = MetadataRequest(owner=repr(self))
+        for param, alias in self._request.items():
+            request.score.add_request(param=param, alias=alias)
+        return request
+
+    def set_score_request(self, **kwargs):
+        """A scorer that requests other metadata.
+
+        Unlike the method of scikit-learn's scorers this returns a changed copy, because
+        ``worst_group_scorer`` is one object that everybody shares.
+
+        Parameters
+        ----------
+        **kwargs : dict
+            ``sample_group`` and ``sample_weight``: True, False, None, or the name under which
+            the metadata is passed.
+
+        Returns
+        -------
+        scorer : object
+        """
+        unknown = set(kwargs) - {"sample_group", "sample_weight"}
+        if unknown:
+            raise TypeError(f"{self} takes sample_group and sample_weight, not {sorted(unknown)}.")
+        scorer = copy.copy(self)
+        scorer._request = {**self._request, **kwargs}
+        return scorer
+
+    def _accept_sample_weight(self):
+        # Asked by scikit-learn's searches when routing is off.
+        return True
+
+    def _get_metric(self):
+        return get_metric(self.metric, self.greater_is_better, self.response_method)
+
+    def __repr__(self):
+        given = "".join(
+            f", {name}={getattr(self, name)!r}"
+            for name, default in _DEFAULTS.items()
+            if getattr(self, name) is not default
+        )
+        given += "".join(f", {name}={value!r}" for name, value in self.metric_params.items())
+        metric = self.metric if isinstance(self.metric, str) else self._get_metric().name
+        return f"make_worst_group_scorer({metric!r}{given})"
+
+
+_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(_WorstGroupScorer).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+
+
+def make_worst_group_scorer(
+    metric="accuracy",
+    *,
+    group_inferrer=None,
+    greater_is_better=None,
+    response_method=None,
+    groups=None,
+    empty="raise",
+    **metric_params,
+):
+    """Make a scorer of the worst group, for ``scoring=`` in searches and cross-validation.
+
+    The scorer takes the groups of the rows that it scores from the first source that applies:
+
+    1. ``sample_group``, given in a direct call or by metadata routing (the scorer requests it, so
+       ``search.fit(X, y, sample_group=...)`` is enough where routing is on);
+    2. ``X``, if it is a :class:`~skspurious.GroupedData`;
+    3. ``group_inferrer``, if given here;
+    4. the estimator's own inferrer, fitted with it: a classifier with ``group_inferrer=``, a
+       Pipeline with an inferrer among its steps, or a search over these.
+
+    Sources 2 to 4 work with metadata routing off, which is scikit-learn's default.
+
+    Parameters
+    ----------
+    metric : str or callable, default="accuracy"
+        A name, or a callable ``metric(y_true, y_pred)``; see
+        :func:`~skspurious.metrics.worst_group`. The name of a loss may have scikit-learn's
+        prefix: ``"neg_log_loss"``.
+    group_inferrer : fitted inferrer, default=None
+        A fitted ``SpuriousGroupInferrer``, or a Pipeline that ends in one.
+    greater_is_better : bool, default=None
+        For a callable: False if it is a loss. Losses are negated, so a greater score is better.
+    response_method : str or tuple of str, default=None
+        The method whose output the metric takes, or several of which the first that exists is
+        called. None means what a named metric needs, and ``"predict"`` for a callable.
+    groups : array-like of shape (n_groups,), default=None
+        The groups to expect in every fold. By default those that occur in it.
+    empty : {"raise", "nan"}, default="raise"
+        What an expected group does that has no samples in a fold, or on which the metric is not
+        defined.
+    **metric_params : dict
+        Further keywords of the metric.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(estimator, X, y, *, sample_group=None, sample_weight=None)``. It pickles.
+
+    Raises
+    ------
+    ValueError
+        When called: if there are no groups. scikit-learn turns errors of a scorer into NaN scores
+        unless ``error_score="raise"``.
+
+    See Also
+    --------
+    worst_group_scorer : The one for accuracy, ready made.
+
+    Notes
+    -----
+    With routing off, ``GridSearchCV(...).fit(X, y, sample_group=g)`` gives the groups to ``fit``
+    and not to the scorer; carry them in ``GroupedData(X, g)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from skspurious import GroupedData
+    >>> from skspurious.metrics import make_worst_group_scorer
+    >>> y, background = np.repeat([0, 1], 20), np.tile(["field", "field", "field", "lake"], 10)
+    >>> X = np.where(background == "field", y, 1 - y).reshape(-1, 1)
+    >>> scorer = make_worst_group_scorer("balanced_accuracy")
+    >>> cross_val_score(LogisticRegression(), GroupedData(X, background), y, scoring=scorer, cv=2)
+    array([0., 0.])
+    """
+    if isinstance(metric, str):
+        metric = metric.removeprefix("neg_")
+    return _WorstGroupScorer(
+        metric,
+        group_inferrer=group_inferrer,
+        greater_is_better=greater_is_better,
+        response_method=response_method,
+        groups=groups,
+        empty=empty,
+        **metric_params,
+    )
+
+
+#: Scorer of the worst-group accuracy: ``GridSearchCV(..., scoring=worst_group_scorer)``.
+worst_group_scorer = make_worst_group_scorer()
+
+
+def _respond(estimator, X, response_method):
+    """Output of the first response method that the estimator has."""
+    names = (response_method,) if isinstance(response_method, str) else tuple(response_method)
+    for name in names:
+        method = getattr(estimator, name, None)
+        if method is not None:
+            return np.asarray(method(X))
+    raise AttributeError(
+        f"{type(estimator).__name__} has none of {list(names)}, which the metric needs; choose "
+        "another metric or pass response_method=."
+    )
+
+
+def _infer_groups(estimator, X, y):
+    """Groups from the inferrer in a fitted estimator, and what is left to predict with.
+
+    Returns ``(groups or None, predictor, X for the predictor)``. A Pipeline is walked step by
+    step, so that its transformers run once and because ``Pipeline.predict(X, y=y)`` fails where
+    metadata routing is on.
+    """
+    if isinstance(estimator, Pipeline):
+        group = None
+        steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
+        for i, step in enumerate(steps):
+            if i == len(steps) - 1:
+                return _infer_groups(step, X, y) if group is None else (group, step, X)
+            if group is None and _holds_inferrer(step):
+                group, _, _ = _infer_groups(step, X, y)
+            if hasattr(step, "transform"):  # samplers act in fit only
+                X = step.transform(X)
+    if hasattr(estimator, "best_estimator_"):
+        return _infer_groups(estimator.best_estimator_, X, y)
+    if _is_inferrer(estimator):
+        return estimator.predict(X, y=y), estimator, X
+    if hasattr(estimator, "infer_groups") and getattr(estimator, "group_inferrer_", 0) is not None:
+        return estimator.infer_groups(X, y), estimator, X
+    return None, estimator, X
+
+
+def _is_inferrer(step):
+    """Whether a fitted step has groups and predicts those of new rows given their classes."""
+    if not (hasattr(step, "sampling_power_") or hasattr(step, "labels_")):
+        return False
+    predict = getattr(step, "predict", None)
+    return predict is not None and "y" in inspect.signature(predict).parameters
+
+
+def _holds_inferrer(step):
+    if isinstance(step, Pipeline):
+        return _holds_inferrer(step.steps[-1][1])
+    return _is_inferrer(step)

@@ -1,0 +1,46 @@
+"""Sample weights that balance groups, for any estimator that takes weights."""
+
+import numpy as np
+from sklearn.utils import check_consistent_length
+
+from skspurious.data import encode_groups
+
+__all__ = ["group_sample_weight"]
+
+
+def group_sample_weight(y, sample_group):
+    r"""Weights under which every (class, group) has the same total weight.
+
+    :math:`w_i = n / (m \, n_{g_i})` with :math:`m` the number of (class, group) pairs that occur
+    and :math:`n_g` their sizes, so the mean weight is 1. ``sample_weight`` is the one per-sample
+    array that scikit-learn hands to ``fit`` everywhere, so this balances the groups for any of
+    its estimators.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,)
+        Class labels.
+    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes)
+        Group of each sample, or its spurious attribute alone: it is crossed with the class,
+        which changes nothing where it contains the class already.
+
+    Returns
+    -------
+    sample_weight : ndarray of shape (n_samples,), dtype float64
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ or a value is missing.
+
+    Examples
+    --------
+    >>> from skspurious.metrics import group_sample_weight
+    >>> group_sample_weight([0, 0, 0, 1], ["grass", "grass", "sand", "sand"])
+    array([0.66666667, 0.66666667, 1.33333333, 1.33333333])
+    """
+    check_consistent_length(y, sample_group)
+    label, _ = encode_groups(y, name="y")
+    group, groups = encode_groups(sample_group, n_samples=len(label))
+    _, pair, size = np.unique(label * len(groups) + group, return_inverse=True, return_counts=True)
+    return len(pair) / (len(size) * size[pair])

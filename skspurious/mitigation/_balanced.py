@@ -1,0 +1,228 @@
+"""Balanced retraining: every group equally often, by sampling, batches, subsets or weights."""
+
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+
+from skspurious._engine._loop import Objective
+from skspurious._engine._samplers import (
+    BalancedBatchSampler,
+    SubsetSampler,
+    UniformSampler,
+    WeightedSampler,
+)
+from skspurious.base import BaseTorchClassifier, last_step
+from skspurious.functional._weights import sampling_probabilities
+from skspurious.utils._parameters import extends
+from skspurious.utils._sklearn_compat import Interval, StrOptions
+
+
+@extends(BaseTorchClassifier)
+class BalancedRetrainer(BaseTorchClassifier):
+    """Trains on equally frequent groups or classes [1]_, also with the sampling of SPARE [2]_.
+
+    Read more in the :doc:`quick start </quickstart>`.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    module : None, str, nn.Module, class or callable, default=None
+        The network; see the shared parameter below.
+    balance : {"sampling", "batches", "subsampling", "weights"}, default="sampling"
+        "sampling" (RWG, RWY) draws as many samples as there are, with replacement, each with a
+        probability that is the inverse of its group's size. "batches" fills every batch with
+        equally many samples of each group, none of them twice before all of the group have
+        come. "subsampling" (SUBG, SUBY) keeps a random subset with as many samples of each
+        group as the smallest has, and throws the others away. "weights" weighs the loss.
+    by : {"group", "class"}, default="group"
+        What is made equally frequent. Classes need no groups.
+    sampling_power : "auto" or float, default="auto"
+        Power of the inverse group size, for "sampling" and "weights": 0 is no balancing, 1
+        makes groups equally frequent, more favours small groups. "auto" takes the power that
+        the inferrer found for each class, where groups are inferred, and otherwise 1.
+    class_balanced : "auto" or bool, default="auto"
+        Whether each class has the same total probability, its groups sharing it. "auto" is
+        True for inferred groups, which are nested in classes, and otherwise False.
+    subset_seed : int, default=None
+        Seed of the subset of "subsampling"; None takes it from ``random_state``.
+    shared parameters
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels.
+    module_ : nn.Module
+        The fitted network, in evaluation mode.
+    groups_ : ndarray of shape (n_groups,)
+        Values of the groups.
+    subset_ : ndarray of shape (n_kept,) or None
+        Rows that "subsampling" kept, of the rows that were trained on.
+    group_inferrer_ : estimator or None
+        The fitted ``group_inferrer``, or the one that inferred the groups carried by ``X``.
+    history_ : DataFrame
+        One row per epoch: losses, accuracies (also of each group), learning rate, seconds.
+    used_group_labels_ : dict
+        Whether group labels were used: of "train" samples, of "validation" samples.
+    best_epoch_ : int or None
+        Epoch, from 1, whose network was kept; None without validation.
+    n_features_in_ : int
+        Number of features, or of channels.
+
+    See Also
+    --------
+    GroupDROClassifier : Weighs groups by their losses.
+    make_spare : Balances groups that are inferred early in training.
+
+    Notes
+    -----
+    Needs the groups of the training samples (with ``by="class"`` none), given, carried or
+    inferred. One pass over the data per epoch; a small group's samples come many times in it,
+    so the network can memorise them: use augmentation, ``weight_decay`` or few epochs.
+
+    The size of a group is its number of samples; a ``sample_weight`` acts on the loss alone.
+
+    References
+    ----------
+    .. [1] B. Y. Idrissi, M. Arjovsky, M. Pezeshki, D. Lopez-Paz, "Simple data balancing
+       achieves competitive worst-group-accuracy", CLeaR 2022. arXiv:2110.14503.
+    .. [2] Y. Yang, E. Gan, G. K. Dziugaite, B. Mirzasoleiman, "Identifying Spurious Biases
+       Early in Training through the Lens of Simplicity Bias", AISTATS 2024. arXiv:2305.18761.
+
+    Examples
+    --------
+    >>> from skspurious import BalancedRetrainer
+    >>> from skspurious.datasets import make_spurious_classification
+    >>> train = make_spurious_classification(500, random_state=0)
+    >>> clf = BalancedRetrainer(max_epochs=5, random_state=0)
+    >>> clf = clf.fit(train.data, train.target, sample_group=train.sample_group)
+    >>> clf.predict(train.data[:2]).shape
+    (2,)
+    """
+
+    _parameter_constraints: dict = {
+        **BaseTorchClassifier._parameter_constraints,
+        "balance": [StrOptions({"sampling", "batches", "subsampling", "weights"})],
+        "by": [StrOptions({"group", "class"})],
+        "sampling_power": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "class_balanced": [StrOptions({"auto"}), "boolean"],
+        "subset_seed": [None, Interval(Integral, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        module=None,
+        *,
+        balance="sampling",
+        by="group",
+        sampling_power="auto",
+        class_balanced="auto",
+        subset_seed=None,
+        **shared,
+    ):
+        super().__init__(module, **shared)
+        self.balance = balance
+        self.by = by
+        self.sampling_power = sampling_power
+        self.class_balanced = class_balanced
+        self.subset_seed = subset_seed
+
+    @property
+    def _needs_groups(self):
+        return self.by == "group"
+
+    def _make_sampler(self, train, seed):
+        part, n_parts = self._parts(train)
+        sizes = np.bincount(part, minlength=n_parts)
+        if (sizes == 0).any():
+            empty = [self.groups_[g] for g in np.flatnonzero(sizes == 0)[:5]]
+            warnings.warn(
+                f"{(sizes == 0).sum()} groups have no training sample, among them {empty}; "
+                "the others are balanced.",
+                UserWarning,
+                stacklevel=5,
+            )
+        self.subset_ = None
+        if self.balance == "sampling":
+            return WeightedSampler(self._probabilities(train), seed=seed)
+        if self.balance == "batches":
+            return BalancedBatchSampler(part, batch_size=self.batch_size, seed=seed)
+        if self.balance == "subsampling":
+            subset_seed = seed if self.subset_seed is None else self.subset_seed
+            self.subset_ = balanced_subset(part, np.random.default_rng(subset_seed))
+            return SubsetSampler(self.subset_, seed=seed)
+        return UniformSampler(len(part), seed=seed)
+
+    def _make_objective(self, train):
+        if self.balance != "weights":
+            return Objective()
+        part, n_parts = self._parts(train)
+        weight = np.zeros(n_parts)
+        weight[part] = self._probabilities(train) * len(part)  # mean 1 over the samples
+        return _BalancedLoss(weight, by=self.by)
+
+    def _parts(self, train):
+        """Codes of what is balanced, and their number."""
+        if self.by == "class":
+            return train.y.numpy(), len(self.classes_)
+        return train.group.numpy(), train.n_groups
+
+    def _probabilities(self, train):
+        """Probability of every training sample."""
+        part, n_parts = self._parts(train)
+        inferrer = None if self.by == "class" else self.group_inferrer_
+        class_balanced = self.class_balanced
+        if class_balanced == "auto":
+            class_balanced = inferrer is not None
+        power, power_of_class = self.sampling_power, None
+        if power == "auto":
+            power, power_of_class = 1.0, getattr(last_step(inferrer), "sampling_power_", None)
+        group_class = _class_of_groups(part, train.y.numpy(), n_parts)
+        if group_class is None and (class_balanced or power_of_class is not None):
+            raise ValueError(
+                "balancing inside classes needs groups nested in them, but a group has samples "
+                "of several classes. Cross it with the label, make_sample_group(y, attribute), "
+                "or set class_balanced=False and a sampling_power."
+            )
+        if power_of_class is not None:  # the inferrer may have seen more classes
+            known = np.searchsorted(last_step(inferrer).classes_, self.classes_)
+            power = np.asarray(power_of_class)[known][group_class]
+        return sampling_probabilities(
+            part,
+            power=power,
+            group_class=group_class if class_balanced else None,
+            n_groups=n_parts,
+        )
+
+
+class _BalancedLoss(Objective):
+    """Mean of the losses, each times the weight of its group; the weights have mean 1."""
+
+    def __init__(self, weight, by):
+        super().__init__()
+        self.register_buffer("group_weight", torch.as_tensor(weight, dtype=torch.float32))
+        self.key = "y" if by == "class" else "group"
+
+    def reduce(self, losses, batch, runtime):
+        return super().reduce(losses * self.group_weight[batch[self.key]], batch, runtime)
+
+
+def balanced_subset(group, rng):
+    """As many rows of every group that occurs as the smallest has; sorted."""
+    order = rng.permutation(len(group))
+    sizes = np.bincount(group)
+    n_kept = sizes[sizes > 0].min()
+    # Rank of each row within its group, in the permuted order.
+    by_group = order[np.argsort(group[order], kind="stable")]
+    start = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    rank = np.arange(len(group)) - start
+    return np.sort(by_group[rank < n_kept])
+
+
+def _class_of_groups(group, y, n_groups):
+    """Class of each group, or None where a group has samples of several."""
+    group_class = np.zeros(n_groups, dtype=np.int64)
+    group_class[group] = y
+    return group_class if (group_class[group] == y).all() else None

@@ -1,0 +1,87 @@
+"""SPARE: separate groups early in training, then resample."""
+
+from sklearn.pipeline import make_pipeline
+
+from skspurious.embedding import TorchFeatureExtractor
+from skspurious.group_inference import SpuriousGroupInferrer
+from skspurious.mitigation._balanced import BalancedRetrainer
+from skspurious.mitigation._erm import ERMClassifier
+from skspurious.mitigation._stages import first_stage_params
+
+
+def make_spare(
+    module=None,
+    *,
+    init_epochs=1,
+    init_params=None,
+    n_clusters="auto",
+    max_clusters=5,
+    silhouette_threshold=0.9,
+    high_power=2.0,
+    n_jobs=None,
+    **params,
+):
+    """SPARE [1]_: infer groups from a network's early outputs, then retrain on balanced groups.
+
+    Networks learn simple, spurious features first. So after an epoch or two the outputs of
+    one class fall into clusters that share a spurious feature. They become the groups, each
+    class clustered by itself, and a fresh network is trained on equally frequent groups.
+    No group labels are used anywhere.
+
+    Parameters
+    ----------
+    module : None, str, nn.Module, class or callable, default=None
+        The network of both stages; each starts anew from it.
+    init_epochs : int, default=1
+        Epochs of plain training before the outputs are clustered.
+    init_params : dict, default=None
+        Parameters of the first stage's ``ERMClassifier`` that differ from the second stage's.
+        By default it has the same network, optimizer and batches, and neither augmentation
+        nor a schedule.
+    n_clusters : "auto" or int, default="auto"
+        Groups per class; "auto" chooses by the silhouette.
+    max_clusters : int, default=5
+        Largest number that "auto" tries.
+    silhouette_threshold : float, default=0.9
+        A class whose silhouette is lower is sampled with ``high_power``.
+    high_power : float, default=2.0
+        Sampling power of a class whose clusters are not well separated, and therefore hold
+        majority samples among the minority's; other classes have 1.
+    n_jobs : int, default=None
+        Classes clustered at once.
+    **params
+        Parameters of the second stage, a ``BalancedRetrainer``: its ``lr``, ``max_epochs``,
+        ``train_transform``, ``random_state`` and so on.
+
+    Returns
+    -------
+    classifier : BalancedRetrainer
+        With a pipeline of feature extractor and inferrer as its ``group_inferrer``.
+
+    References
+    ----------
+    .. [1] Y. Yang, E. Gan, G. K. Dziugaite, B. Mirzasoleiman, "Identifying Spurious Biases
+       Early in Training through the Lens of Simplicity Bias", AISTATS 2024. arXiv:2305.18761.
+
+    Examples
+    --------
+    >>> from skspurious import make_spare
+    >>> from skspurious.datasets import make_spurious_classification
+    >>> train = make_spurious_classification(500, random_state=0)
+    >>> clf = make_spare(max_epochs=5, random_state=0).fit(train.data, train.target)
+    >>> clf.used_group_labels_
+    {'train': False, 'validation': False}
+    """
+    first = ERMClassifier(
+        module, **{**first_stage_params(params), "max_epochs": init_epochs, **(init_params or {})}
+    )
+    inferrer = SpuriousGroupInferrer(
+        method="spare",
+        n_clusters=n_clusters,
+        max_clusters=max_clusters,
+        silhouette_threshold=silhouette_threshold,
+        high_power=high_power,
+        n_jobs=n_jobs,
+    )
+    extractor = TorchFeatureExtractor(first, output="proba", device=first.device)
+    return BalancedRetrainer(module, group_inferrer=make_pipeline(extractor, inferrer), **params)

@@ -1,0 +1,1 @@
+"""Validation, and the one file that touches private scikit-learn names."""

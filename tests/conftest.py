@@ -1,0 +1,48 @@
+"""Fixtures and settings for the whole suite."""
+
+import os
+from pathlib import Path
+
+# One thread each: with two on a busy machine, small networks run 10 to 50 times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_faiss_thread():
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+
+
+@pytest.fixture
+def assert_global_rng_untouched():
+    """Context manager: NumPy's and torch's global generators are as they were."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def check():
+        numpy_state, torch_state = np.random.get_state(legacy=False), torch.get_rng_state()
+        yield
+        after = np.random.get_state(legacy=False)
+        np.testing.assert_array_equal(numpy_state["state"]["key"], after["state"]["key"])
+        assert numpy_state["state"]["pos"] == after["state"]["pos"]
+        assert torch.equal(torch_state, torch.get_rng_state())
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Folder of the real data sets; tests that use it skip where it is missing."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("SKSPURIOUS_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"real data not found at {folder}; set SKSPURIOUS_DATA to their folder")
+    return folder
