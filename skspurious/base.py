@@ -12,9 +12,13 @@ import torch
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 from torch import nn
 
 from skspurious._engine._callbacks import Callback, ProgressBar
@@ -38,9 +42,9 @@ from skspurious.data import (
     unpack_groups,
 )
 from skspurious.functional._split import stratified_split
+from skspurious.utils._random import check_private_random_state
 from skspurious.utils._sklearn_compat import (
     Interval,
-    Options,
     StrOptions,
     _check_sample_weight,
     _check_y,
@@ -278,7 +282,9 @@ class BaseTorchClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 f"{self.classes_[0]!r}."
             )
         runtime = Runtime(self.device, self.precision)
-        seeds = runtime.agree(check_random_state(self.random_state).randint(2**31 - 1, size=5))
+        seeds = runtime.agree(
+            check_private_random_state(self.random_state).randint(2**31 - 1, size=5)
+        )
         group = self._resolve_groups(raw, y, sample_group, carried_inferrer, int(seeds[0]))
         train = self._encode(X, code, group, sample_weight)
         valid = self._encode_eval_set(eval_set, train)
@@ -334,11 +340,15 @@ class BaseTorchClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             collate_fn=self.collate_fn,
             image_transform=transform if self.eval_transform is None else None,
         )
+        if reset:  # what an earlier fit on another kind of X learned
+            vars(self).pop("feature_names_in_", None)
+            vars(self).pop("n_features_in_", None)
+        if len(samples) == 0:
+            raise ValueError(f"X has 0 samples; {type(self).__name__} needs at least one.")
         if isinstance(samples, TensorSamples):
-            if len(samples) == 0 or samples.tensor.ndim < 2:
+            if samples.tensor.ndim < 2:
                 raise ValueError(
-                    f"X has shape {tuple(samples.tensor.shape)}; expected one row per sample "
-                    "and at least one sample."
+                    f"X has shape {tuple(samples.tensor.shape)}; expected one row per sample."
                 )
             if samples.tensor.is_floating_point() and not samples.tensor.isfinite().all():
                 raise ValueError("X contains NaN or infinity. Impute or drop these samples.")
@@ -402,7 +412,7 @@ class BaseTorchClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         has_labels = sample_group is not None and inferrer is None
         self.used_group_labels_["validation"] = has_labels
         raw, X = X, self._check_X(X)
-        y = np.asarray(y.cpu() if torch.is_tensor(y) else y)
+        y = column_or_1d(y.cpu().numpy() if torch.is_tensor(y) else y)
         check_consistent_length(X, y)
         unseen = np.setdiff1d(y, self.classes_)
         if len(unseen):

@@ -72,10 +72,14 @@ class GroupedData:
 
     def __getitem__(self, index):
         if isinstance(index, tuple):  # scikit-learn asks for X[index, ...]
-            index = index[0]
+            index, *rest = index
+            if any(part is not Ellipsis for part in rest):
+                raise IndexError("GroupedData selects rows alone; use .data for columns.")
         if isinstance(index, slice):
             index = np.arange(len(self))[index]
         index = np.atleast_1d(np.asarray(index))
+        if index.size == 0:
+            index = index.astype(np.int64)
         if index.dtype == bool:
             check_consistent_length(index, self)
             index = np.flatnonzero(index)
@@ -84,7 +88,8 @@ class GroupedData:
 
     def __array__(self, dtype=None, copy=None):
         """The data alone: a plain scikit-learn transformer sees an array."""
-        return np.asarray(self.data, dtype=dtype)
+        array = np.asarray(self.data, dtype=dtype)
+        return array.copy() if copy else array  # np.array(X) must not share memory with X
 
     def __repr__(self):
         groups = 0 if self.sample_group is None else len(encode_groups(self.sample_group)[1])
@@ -151,6 +156,13 @@ def encode_groups(sample_group, *, n_samples=None, groups=None, name="sample_gro
     ValueError
         If the length differs from ``n_samples``, a value is missing, or a value is not
         among ``groups``.
+
+    Examples
+    --------
+    >>> from skspurious.data import encode_groups
+    >>> group, groups = encode_groups([["cow", "sand"], ["cow", "grass"], ["camel", "sand"]])
+    >>> group.tolist(), groups.tolist()
+    ([2, 1, 0], [('camel', 'sand'), ('cow', 'grass'), ('cow', 'sand')])
     """
     values = _as_group_array(sample_group, name=name)
     if n_samples is not None and len(values) != n_samples:
@@ -173,7 +185,7 @@ def encode_groups(sample_group, *, n_samples=None, groups=None, name="sample_gro
         return code.astype(np.int64), uniques
     known = groups if isinstance(groups, np.ndarray) and groups.ndim == 1 else list(groups)
     position = {_key(value): i for i, value in enumerate(known)}
-    unseen = [value for value in uniques if _key(value) not in position]
+    unseen = [_key(value) for value in uniques if _key(value) not in position]
     if unseen:
         raise ValueError(
             f"{name} has values that are not among the known groups: {unseen[:5]}. "
@@ -187,11 +199,24 @@ def encode_groups(sample_group, *, n_samples=None, groups=None, name="sample_gro
 def unpack_groups(X, sample_group=None):
     """Separate the samples from the groups that they carry; explicit groups come first.
 
+    Parameters
+    ----------
+    X : any kind of samples, or GroupedData
+    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), default=None
+        Explicit groups.
+
     Returns
     -------
     X : the samples without their groups
     sample_group : the explicit groups, else those carried, else None
     group_inferrer : the inferrer of the carried groups, or None
+
+    Examples
+    --------
+    >>> from skspurious.data import GroupedData, unpack_groups
+    >>> X, sample_group, _ = unpack_groups(GroupedData(["a.png", "b.png"], [0, 1]))
+    >>> X, sample_group.tolist()
+    (['a.png', 'b.png'], [0, 1])
     """
     if not isinstance(X, GroupedData):
         return X, sample_group, None
@@ -246,9 +271,16 @@ def _key(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
+def _has_missing(value):
+    """Whether a tuple has a missing part."""
+    return isinstance(value, tuple) and any(part is None or part != part for part in value)
+
+
 def _factorize(values, name):
     """Codes 0..k-1 and the sorted values of one column."""
     missing = pd.isna(values)
+    if values.dtype == object:
+        missing = missing | np.array([_has_missing(value) for value in values], dtype=bool)
     if missing.any():
         raise ValueError(
             f"{name} has {missing.sum()} missing values, the first at row "
@@ -373,14 +405,16 @@ class ImagePaths(Dataset):
         return len(self.paths)
 
     def __getitem__(self, i):
-        from torchvision.io import ImageReadMode, decode_image, read_file
+        from PIL import Image
+        from torchvision.transforms.functional import pil_to_tensor
 
         if not Path(self.paths[i]).is_file():
             raise ValueError(
                 f"X[{i}] = {self.paths[i]!r} is not a file. A list of str is read as image "
                 "files; for texts, pass a collate_fn that turns a list of texts into a batch."
             )
-        image = decode_image(read_file(self.paths[i]), mode=ImageReadMode.RGB)
+        with Image.open(self.paths[i]) as file:
+            image = pil_to_tensor(file.convert("RGB"))
         return image if self.transform is None else self.transform(image)
 
 
@@ -403,15 +437,25 @@ def as_samples(X, *, collate_fn=None, image_transform=None):
     ------
     TypeError
         If X has no length or cannot be indexed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skspurious.data import as_samples
+    >>> samples = as_samples(np.zeros((4, 3, 8, 8), dtype=np.uint8))
+    >>> len(samples), samples.sample_shape, samples.take([0, 2]).tensor.dtype
+    (4, (3, 8, 8), torch.uint8)
     """
     kind = input_kind(X)
     if kind == "samples":
-        return X
+        if X.is_resident or collate_fn is None:
+            return X
+        return DatasetSamples(X.dataset, X.index, collate_fn)
     if kind == "tensor":
         return TensorSamples(X.detach())
     if kind in ("array", "table"):
         array = np.asarray(X)
-        if array.dtype == np.float64:
+        if array.dtype not in (np.uint8, np.float16, np.float32):
             array = array.astype(np.float32)
         if not array.flags.writeable or not array.flags.c_contiguous:
             array = array.copy()  # torch would warn that it may write to the user's array
@@ -425,7 +469,7 @@ def as_samples(X, *, collate_fn=None, image_transform=None):
 
 
 def input_kind(X):
-    """ "table" (2-D numbers, scikit-learn's), "array", "tensor", "strings", "dataset", "samples"."""
+    """Kind of X: "array", "dataset", "samples", "strings", "table" (2-D numbers) or "tensor"."""
     if isinstance(X, TensorSamples | DatasetSamples):
         return "samples"
     if torch.is_tensor(X):
@@ -436,14 +480,15 @@ def input_kind(X):
         if X.ndim == 1 and len(X) and isinstance(X[0], str | Path):
             return "strings"
         return "array" if X.ndim > 2 and X.dtype.kind in "buif" else "table"
-    if isinstance(X, list | tuple) and len(X):
-        first = X[0]
+    if isinstance(X, list | tuple):
+        first = X[0] if len(X) else None
         if isinstance(first, str | Path):
             return "strings"
-        is_sample = torch.is_tensor(first) or isinstance(first, Mapping)
-        if is_sample or (isinstance(first, tuple | np.ndarray) and np.ndim(_input_of(first)) > 1):
-            return "dataset"
-        return "table"
+        sample = first[0] if isinstance(first, tuple) and len(first) else first
+        is_sample = torch.is_tensor(sample) or isinstance(sample, Mapping)
+        if isinstance(sample, np.ndarray):
+            is_sample = isinstance(first, tuple) or sample.ndim > 1
+        return "dataset" if is_sample else "table"
     if isinstance(X, Dataset):
         if not hasattr(X, "__len__"):
             raise TypeError(
@@ -457,10 +502,6 @@ def input_kind(X):
     if hasattr(X, "__getitem__") and hasattr(X, "__len__"):
         return "dataset"
     return "table"
-
-
-def _input_of(sample):
-    return sample[0] if isinstance(sample, tuple) and len(sample) else sample
 
 
 def _n_rows(data):
@@ -481,4 +522,4 @@ def _take_rows(data, index):
         return [data[i] for i in index]
     if hasattr(data, "select") and hasattr(data, "column_names"):  # Hugging Face
         return data.select(index)
-    return DatasetSamples(data, index)
+    return DatasetSamples(data).take(index)

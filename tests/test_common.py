@@ -22,12 +22,12 @@ from skspurious import (
 FAST = {"lr": 0.1, "max_epochs": 10, "batch_size": 16, "random_state": 0}
 
 ESTIMATORS = [
-    ERMClassifier(**FAST),
+    ERMClassifier(group_inferrer=SpuriousGroupInferrer(method="dispersion"), **FAST),
     GroupDROClassifier(group_inferrer=SpuriousGroupInferrer(method="dispersion"), **FAST),
     BalancedRetrainer(group_inferrer=SpuriousGroupInferrer(method="spare", n_init=1), **FAST),
     SpuriousGroupInferrer(n_init=1),
     TorchFeatureExtractor(nn.Identity(), layer=""),
-    TorchFeatureExtractor(ERMClassifier(**FAST), output="proba"),
+    TorchFeatureExtractor(ERMClassifier(**FAST)),
 ]
 
 # A weight scales a sample's loss; it does not make the sample be drawn twice.

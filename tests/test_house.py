@@ -116,7 +116,8 @@ needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 
 def _make(*args, folder):
     command = ["make", "--no-print-directory", *args]
-    env = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    # Nothing of an outer make, which exports its flags and variables.
+    env = {key: os.environ[key] for key in ("HOME", "PATH") if key in os.environ}
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False, timeout=60, env=env
     )

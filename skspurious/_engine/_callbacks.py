@@ -7,6 +7,19 @@ class Callback:
     """Base of callbacks; every hook does nothing.
 
     Hooks take ``**kwargs``, so that later versions can pass more.
+
+    Examples
+    --------
+    >>> from skspurious import ERMClassifier
+    >>> from skspurious.callbacks import Callback
+    >>> class Count(Callback):
+    ...     n_epochs = 0
+    ...     def on_epoch_end(self, *, module, row, **kwargs):
+    ...         self.n_epochs += 1
+    >>> count = Count()
+    >>> clf = ERMClassifier(max_epochs=3, callbacks=[count]).fit([[0.0], [1.0]], [0, 1])
+    >>> count.n_epochs
+    3
     """
 
     def on_train_begin(self, *, module: Any, max_epochs: int, **kwargs: Any) -> None:

@@ -93,7 +93,7 @@ def _add(digest: Any, part: Any) -> None:
         part = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     if isinstance(part, np.ndarray) and part.dtype != object:
         digest.update(f"{part.dtype} {part.shape}".encode())
-        digest.update(np.ascontiguousarray(part).data)
+        digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
     elif isinstance(part, list | tuple | np.ndarray):
         digest.update(f"{len(part)}".encode())
         for item in part:

@@ -146,8 +146,8 @@ def fit_loop(
         saved = folder.load(state, runtime)
         if saved is not None:
             progress = saved
-        network = runtime.wrap(torch.compile(module) if config.compile else module)
-        step = TrainStep(network, objective, optimizer, schedule, runtime, config)
+        network: Any = torch.compile(module) if config.compile else module
+        step = TrainStep(runtime.wrap(network), objective, optimizer, schedule, runtime, config)
         history: list[dict] = progress["history"]
         for callback in config.callbacks:
             callback.on_train_begin(
@@ -165,6 +165,7 @@ def fit_loop(
             runtime.reseed(config.seed, epoch)
             row |= run_epoch(step, sampler(epoch), train, runtime, config, epoch)
             row |= objective.log()
+            runtime.share_buffers(module)
             if valid is not None:
                 row |= evaluate(module, valid, runtime, config)
             row["seconds"] = time.perf_counter() - started
@@ -251,13 +252,13 @@ def run_epoch(
         groups.append(batch["group"])
         real.append(batch["is_real"])
     # The first look at the values of this epoch: here, and not before, the device is waited for.
-    loss, hit = torch.cat(losses).double(), torch.cat(correct).double()
+    loss = torch.cat(losses)
     total = _summary(
         "train",
         loss,
-        hit,
+        torch.cat(correct),
         torch.cat(groups) if train.n_groups else None,
-        torch.cat(real).double() if runtime.n_processes > 1 else torch.ones_like(loss),
+        torch.cat(real) if runtime.n_processes > 1 else torch.ones_like(loss),
         train.n_groups,
         runtime,
     )
@@ -282,9 +283,8 @@ def evaluate(
     )
     y = valid.y[rows.to(valid.y.device)]
     group = None if valid.group is None else valid.group[rows.to(valid.group.device)]
-    loss = F.cross_entropy(logits.float(), y, reduction="none").double()
-    hit = (logits.argmax(1) == y).double()
-    real = is_real.to(loss.device, loss.dtype)
+    loss = F.cross_entropy(logits.float(), y, reduction="none")
+    hit, real = logits.argmax(1) == y, is_real.to(loss.device)
     return _summary("valid", loss, hit, group, real, valid.n_groups, runtime)
 
 
@@ -441,7 +441,9 @@ def _summary(
     runtime: Runtime,
 ) -> dict[str, float]:
     """Mean loss and accuracy, and the accuracy of each group, over all processes."""
-    sums = torch.zeros(3, 1 + n_groups, dtype=torch.float64, device=loss.device)
+    wide = torch.float32 if loss.device.type == "mps" else torch.float64  # MPS has no float64
+    real, loss, hit = real.to(wide), loss.to(wide), hit.to(wide)
+    sums = torch.zeros(3, 1 + n_groups, dtype=wide, device=loss.device)
     values = torch.stack([real, real * loss, real * hit])
     sums[:, 0] = values.sum(1)
     if group is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, get_int_from_env, reduce
+from accelerate.utils import broadcast, broadcast_object_list, get_int_from_env, reduce
 from torch import Tensor, nn
 
 _AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -93,6 +93,12 @@ class Runtime:
             return module
         device_ids = [self.device] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(module, device_ids=device_ids)
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """The first process's batch statistics in all processes, as before each training batch."""
+        if self.n_processes > 1:
+            for buffer in module.buffers():
+                buffer.copy_(broadcast(buffer))
 
     def wait(self) -> None:
         """Wait for the other processes."""

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
@@ -18,10 +17,57 @@ from skspurious._engine._modules import build_module, forward, last_linear
 from skspurious._engine._runtime import Runtime
 from skspurious.base import BaseTorchClassifier
 from skspurious.data import GroupedData, as_samples, input_kind, unpack_groups
+from skspurious.utils._random import draw_seed
 from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
 
 
-class TorchFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class _Extractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Outputs as an array; scikit-learn wraps this ``transform`` to obey ``set_output``."""
+
+    def transform(self, X):
+        return self._extract(X)
+
+
+class _GroupCarrier:
+    """Puts groups around the output; not a scikit-learn class, so its methods are not wrapped."""
+
+    def transform(self, X):
+        """Embeddings, logits or probabilities of the samples.
+
+        Parameters
+        ----------
+        X : same kinds as in ``fit``
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_features_out), or GroupedData of it
+            GroupedData where ``X`` carries groups. A DataFrame in place of the array after
+            ``set_output(transform="pandas")``.
+        """
+        check_is_fitted(self)
+        data, sample_group, inferrer = unpack_groups(X)
+        Z = super().transform(data)
+        if not isinstance(X, GroupedData):
+            return Z
+        return GroupedData(Z, sample_group, group_inferrer=inferrer)
+
+    def fit_transform(self, X, y=None):
+        """Make the network ready, then give the outputs for the same samples.
+
+        Parameters
+        ----------
+        X : same kinds as in ``fit``
+        y : array-like of shape (n_samples,), default=None
+            Class labels; an unfitted classifier needs them.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_features_out), or GroupedData of it
+        """
+        return self.fit(X, y).transform(X)
+
+
+class TorchFeatureExtractor(_GroupCarrier, _Extractor):
     """Turns samples into embeddings: what a layer of a network makes of them.
 
     Read more in the :doc:`quick start </quickstart>`.
@@ -152,17 +198,19 @@ class TorchFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self : object
         """
         X = unpack_groups(X)[0]
-        if isinstance(self.module, FrozenEstimator):
-            check_is_fitted(self.module)
-            self.estimator_ = self.module.estimator
-            self.estimator_._check_X(X)
-        elif isinstance(self.module, BaseTorchClassifier):
-            self.estimator_ = clone(self.module).fit(X, y)
-        elif isinstance(self.module, BaseEstimator):
+        is_frozen = isinstance(self.module, FrozenEstimator)
+        source = self.module.estimator if is_frozen else self.module
+        if isinstance(source, BaseEstimator) and not isinstance(source, BaseTorchClassifier):
             raise TypeError(
-                f"module is a {type(self.module).__name__}, which holds no torch network. Pass "
+                f"module is a {type(source).__name__}, which holds no torch network. Pass "
                 "a torchvision name, an nn.Module, or a classifier of this package."
             )
+        if is_frozen:
+            check_is_fitted(source)
+            source._check_X(X)
+            self.estimator_ = source
+        elif isinstance(source, BaseTorchClassifier):
+            self.estimator_ = clone(source).fit(X, y)
         else:
             self.estimator_ = FrozenNetwork(
                 self.module,
@@ -175,33 +223,14 @@ class TorchFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
-        self._n_features_out = self._extract(X, n_rows=1).shape[1]
+        self._n_features_out = self._extract(X, is_probe=True).shape[1]
         return self
 
-    def transform(self, X):
-        """Embeddings, logits or probabilities of the samples.
-
-        Parameters
-        ----------
-        X : same kinds as in ``fit``
-
-        Returns
-        -------
-        Z : ndarray of shape (n_samples, n_features_out), or GroupedData of it
-            GroupedData where ``X`` carries groups.
-        """
-        check_is_fitted(self)
-        data, sample_group, inferrer = unpack_groups(X)
-        Z = self._extract(data)
-        if not isinstance(X, GroupedData):
-            return Z
-        return GroupedData(Z, sample_group, group_inferrer=inferrer)
-
-    def _extract(self, X, n_rows=None):
+    def _extract(self, X, is_probe=False):
         source = self.estimator_
         collate_fn = self.collate_fn or source.collate_fn
         samples = as_samples(source._check_X(X), collate_fn=collate_fn)
-        n_rows = len(samples) if n_rows is None else n_rows
+        n_rows = 1 if is_probe else len(samples)
         runtime = Runtime(self.device, self.precision)
         module = source.module_.to(runtime.device).eval()
         transform = self.eval_transform or source._transforms()[1]
@@ -222,7 +251,7 @@ class TorchFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                     Z = self._output(module, batch["X"])
                 Z = Z.float().flatten(1).to(getattr(torch, self.dtype)).cpu().numpy()
                 if result is None:
-                    result = self._allocate((n_rows, Z.shape[1]), is_probe=n_rows < len(samples))
+                    result = self._allocate((n_rows, Z.shape[1]), is_probe)
                 result[start : start + len(Z)] = Z
                 start += len(Z)
         return result
@@ -264,7 +293,7 @@ class FrozenNetwork(BaseTorchClassifier):
             weights=self.weights,
             sample_shape=self._sample_shape,
             n_classes=None,
-            seed=check_random_state(self.random_state).randint(2**31 - 1),
+            seed=draw_seed(self.random_state),
         ).eval()
         return self
 

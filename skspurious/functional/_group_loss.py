@@ -8,7 +8,28 @@ from torch import Tensor
 
 
 def group_sums(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
-    """Sum of ``values`` (n,) in each group, as (n_groups,)."""
+    """Sum of the values of each group.
+
+    Parameters
+    ----------
+    values : tensor of shape (n_samples,)
+    group : int64 tensor of shape (n_samples,)
+        Ids from 0 to n_groups-1.
+    n_groups : int
+        Number of groups.
+
+    Returns
+    -------
+    sums : tensor of shape (n_groups,)
+        0 for a group without samples.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skspurious.functional import group_sums
+    >>> group_sums(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 2, 2]), 3)
+    tensor([1., 0., 6.])
+    """
     sums = torch.zeros(n_groups, dtype=values.dtype, device=values.device)
     return sums.index_add_(0, group, values)
 
@@ -19,7 +40,30 @@ def group_means(sums: Tensor, counts: Tensor) -> Tensor:
 
 
 def adjusted_group_loss(group_loss: Tensor, group_size: Tensor, adjustment: Tensor) -> Tensor:
-    """``A_g = L_g + C_g / sqrt(n_g)``; 0 for a group that never occurs in training."""
+    """Group losses with the group adjustment, ``A_g = L_g + C_g / sqrt(n_g)``.
+
+    Parameters
+    ----------
+    group_loss : tensor of shape (n_groups,)
+        Mean loss of each group.
+    group_size : tensor of shape (n_groups,)
+        Training samples of each group.
+    adjustment : tensor of shape (n_groups,)
+        ``C_g``.
+
+    Returns
+    -------
+    adjusted_loss : tensor of shape (n_groups,)
+        0 for a group that never occurs in training.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skspurious.functional import adjusted_group_loss
+    >>> loss, size = torch.tensor([1.0, 1.0, 0.0]), torch.tensor([100.0, 4.0, 0.0])
+    >>> adjusted_group_loss(loss, size, torch.full((3,), 2.0))
+    tensor([1.2000, 2.0000, 0.0000])
+    """
     return torch.where(group_size > 0, group_loss + adjustment / group_size.clamp(min=1).sqrt(), 0)
 
 
@@ -28,6 +72,28 @@ def update_group_weights(log_q: Tensor, adjusted_loss: Tensor, step_size: float)
 
     In log space a group that has lagged for long can come back; a float32 probability would
     have underflowed to an exact zero.
+
+    Parameters
+    ----------
+    log_q : tensor of shape (n_groups,)
+        Logarithm of the group weights.
+    adjusted_loss : tensor of shape (n_groups,)
+        ``A_g``.
+    step_size : float
+        ``eta``.
+
+    Returns
+    -------
+    log_q : tensor of shape (n_groups,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skspurious.functional import update_group_weights
+    >>> q = torch.tensor([0.5, 0.5])
+    >>> update_group_weights(q.log(), torch.tensor([0.0, 1.0]), step_size=torch.log(
+    ...     torch.tensor(3.0)).item()).exp()
+    tensor([0.2500, 0.7500])
     """
     return torch.log_softmax(log_q + step_size * adjusted_loss, dim=0)
 
@@ -35,5 +101,33 @@ def update_group_weights(log_q: Tensor, adjusted_loss: Tensor, step_size: float)
 def group_weighted_loss(
     losses: Tensor, group: Tensor, weight: Tensor, q: Tensor, counts: Tensor
 ) -> Tensor:
-    """``sum_g q_g L_g`` as a sum over samples, ``sum_i w_i q_{g_i} / n_{g_i} * l_i``."""
+    """``sum_g q_g L_g`` as a sum over samples, ``sum_i w_i q_{g_i} / n_{g_i} * l_i``.
+
+    Parameters
+    ----------
+    losses : tensor of shape (n_samples,)
+        Loss of each sample of the batch.
+    group : int64 tensor of shape (n_samples,)
+        Ids of their groups.
+    weight : tensor of shape (n_samples,)
+        Sample weights.
+    q : tensor of shape (n_groups,)
+        Group weights.
+    counts : tensor of shape (n_groups,)
+        Sum of the sample weights of each group in the batch.
+
+    Returns
+    -------
+    loss : tensor
+        A scalar. A group without samples in the batch adds nothing.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skspurious.functional import group_weighted_loss
+    >>> losses, group = torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 0, 1])
+    >>> q, counts = torch.tensor([0.25, 0.75]), torch.tensor([2.0, 1.0])
+    >>> group_weighted_loss(losses, group, torch.ones(3), q, counts)  # 0.25 * 2 + 0.75 * 5
+    tensor(4.2500)
+    """
     return (weight * (q / counts.clamp(min=torch.finfo(counts.dtype).tiny))[group] * losses).sum()

@@ -62,6 +62,8 @@ def cluster_class(X, n_clusters, settings):
     of the classes.
     """
     rows, _, count = unique_rows(X)
+    if len(rows) == 1:
+        return ClassClusters(rows.astype(np.float64), np.nan, [])
     work, restore = _center_and_reduce(rows, count, settings)
     position = find_line(rows if settings.n_components is None else work)
     n_distinct = len(rows) if position is None else len(np.unique(position))

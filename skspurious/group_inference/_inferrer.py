@@ -7,7 +7,6 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from tqdm.auto import tqdm
@@ -21,6 +20,7 @@ from skspurious.group_inference._base import (
     cluster_class,
 )
 from skspurious.group_inference._dispersion import split_by_dispersion
+from skspurious.utils._random import draw_seed
 from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
 
 _DEFAULTS = {
@@ -310,7 +310,7 @@ class SpuriousGroupInferrer(_GroupCarrier, _PassThrough):
         defaults = _DEFAULTS[self.method]
         self.normalize_ = defaults.normalize if self.normalize == "auto" else bool(self.normalize)
         X = _normalize_rows(X) if self.normalize_ else X
-        settings = self._resolve_settings(defaults, _draw_seed(self.random_state))
+        settings = self._resolve_settings(defaults, draw_seed(self.random_state))
 
         if self.method == "dispersion":
             groups, silhouette, search = split_by_dispersion(X, code, settings)
@@ -545,13 +545,6 @@ def _as_array(X):
 def _normalize_rows(X):
     length = np.sqrt(np.einsum("ij,ij->i", X, X))
     return X / np.maximum(length, 1e-6)[:, None]
-
-
-def _draw_seed(random_state):
-    """Integer seed; without a random state a fresh one, the global generator stays untouched."""
-    if random_state is None:
-        return int(np.random.default_rng().integers(2**31))
-    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def _resolve_device(device):

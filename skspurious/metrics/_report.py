@@ -23,6 +23,9 @@ from skspurious.metrics._groups import (
 __all__ = ["GroupReport", "group_report"]
 
 
+_HTML_MARK = ' title="worst group" style="background-color: #fde0dd; font-weight: bold"'
+
+
 class GroupReport(pd.DataFrame):
     """Table of groups, as :func:`group_report` makes it: a DataFrame with a summary.
 
@@ -152,9 +155,8 @@ class GroupReport(pd.DataFrame):
             levels = group if isinstance(self.index, pd.MultiIndex) else (group,)
             cells = [f"<th>{escape(str(level))}</th>" for level in levels]
             cells += [f"<td>{escape(_text(value))}</td>" for value in row]
-            style = ' style="background-color: #fde0dd; font-weight: bold"' if i == worst else ""
-            label = ' title="worst group"' if i == worst else ""
-            rows.append(f"<tr{style}{label}>{''.join(cells)}</tr>")
+            mark = _HTML_MARK if i == worst else ""
+            rows.append(f"<tr{mark}>{''.join(cells)}</tr>")
         summary = "<br>".join(
             f"{escape(name)}: <b>{escape(value)}</b> ({escape(what)})"
             for name, value, what in self._summary()

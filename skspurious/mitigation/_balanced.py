@@ -29,8 +29,6 @@ class BalancedRetrainer(BaseTorchClassifier):
 
     Parameters
     ----------
-    module : None, str, nn.Module, class or callable, default=None
-        The network; see the shared parameter below.
     balance : {"sampling", "batches", "subsampling", "weights"}, default="sampling"
         "sampling" (RWG, RWY) draws as many samples as there are, with replacement, each with a
         probability that is the inverse of its group's size. "batches" fills every batch with

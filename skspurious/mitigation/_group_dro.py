@@ -35,8 +35,6 @@ class GroupDROClassifier(BaseTorchClassifier):
 
     Parameters
     ----------
-    module : None, str, nn.Module, class or callable, default=None
-        The network; see the shared parameter below.
     step_size : float, default=0.01
         Step size of the group weights (eta). 0 keeps them uniform.
     adjustment : float, array-like of shape (n_groups,) or dict, default=0.0

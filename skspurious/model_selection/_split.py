@@ -4,11 +4,12 @@ import warnings
 
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedKFold
-from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 
 from skspurious.data import GroupedData, encode_groups, unpack_groups
 from skspurious.functional._split import stratified_split
+from skspurious.utils._random import draw_seed
 
 __all__ = ["EveryGroupKFold", "every_group_train_test_split"]
 
@@ -178,7 +179,7 @@ def every_group_train_test_split(
     """
     check_consistent_length(X, y, *arrays)
     strata, _ = _strata(X, y, sample_group, "every_group_train_test_split")
-    seed = check_random_state(random_state).randint(2**31 - 1)
+    seed = draw_seed(random_state)
     train, test = stratified_split(strata, test_size, np.random.default_rng(seed))
     return [part for a in (X, y, *arrays) for part in (_take(a, train), _take(a, test))]
 

@@ -5,6 +5,7 @@ import inspect
 from typing import Any
 
 MARKER = "shared parameters"
+_HEADING = "Parameters\n----------\n"
 
 
 def extends(base: type) -> Any:
@@ -41,13 +42,26 @@ def extends(base: type) -> Any:
 
 
 def _merge_docs(doc: str, base_doc: str, own: set[str]) -> str:
-    """Put the base's parameter entries where the marker line stands."""
-    section = base_doc.split("Parameters\n    ----------\n")[1].split("\n\n    Attributes")[0]
-    entries: list[list[str]] = []
-    for line in section.splitlines():
-        if line.startswith("    ") and not line.startswith("     "):
-            entries.append([])
-        if entries:
-            entries[-1].append(line)
-    kept = [e for e in entries if e[0].split(":")[0].strip() not in own]
-    return doc.replace(f"    {MARKER}", "\n".join(line for e in kept for line in e).rstrip())
+    """Put the base's parameter entries where the marker line stands.
+
+    A parameter that the class names itself, but does not document, comes first.
+    """
+    # Without indentation, which Python strips by itself from 3.13 on.
+    doc, base_doc = inspect.cleandoc(doc), inspect.cleandoc(base_doc)
+    documented = _entries(doc)
+    entries = {name: text for name, text in _entries(base_doc).items() if name not in documented}
+    first = "".join(text for name, text in entries.items() if name in own)
+    shared = "".join(text for name, text in entries.items() if name not in own)
+    doc = doc.replace(_HEADING, _HEADING + first, 1)
+    return doc.replace(f"{MARKER}\n", shared)
+
+
+def _entries(doc: str) -> dict[str, str]:
+    """Parameters section of a class docstring: the lines of each parameter."""
+    entries: dict[str, str] = {}
+    name = ""
+    for line in doc.partition(_HEADING)[2].partition("\n\n")[0].splitlines():
+        if not line.startswith(" "):
+            name = line.split(":")[0].strip()
+        entries[name] = entries.get(name, "") + line + "\n"
+    return entries

@@ -175,7 +175,9 @@ def test_max_grad_norm_clips(table, network):
     assert_allclose(step(norm * 10), gradient, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
 def test_mixed_precision_stays_close_to_float32(table, precision, dtype):
     X, y, _ = table
     seen = set()
@@ -191,7 +193,9 @@ def test_mixed_precision_stays_close_to_float32(table, precision, dtype):
             return output
 
     shared = {"max_epochs": 5, "batch_size": 16, "random_state": 0, "device": "cpu"}
-    reference = ERMClassifier(nn.Linear, module_params={"in_features": 4, "out_features": 2}, **shared)
+    reference = ERMClassifier(
+        nn.Linear, module_params={"in_features": 4, "out_features": 2}, **shared
+    )
     reference.fit(X, y)
     clf = ERMClassifier(Recorder, precision=precision, **shared).fit(X, y)
     assert seen == {torch.float32, dtype}  # float32: the check of the output before training
@@ -273,9 +277,11 @@ def _noise(batch):
 def test_transforms_and_dropout_are_reproducible(images, network, assert_global_rng_untouched):
     X, y = images
 
+    start = network(dropout=0.5, n_features=9)
+
     def fit(random_state):
         clf = ERMClassifier(
-            network(dropout=0.5, n_features=9),
+            start,
             train_transform=_noise,
             max_epochs=3,
             batch_size=16,

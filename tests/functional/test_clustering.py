@@ -62,8 +62,8 @@ def test_find_line_keeps_distances_of_a_binary_softmax(dtype):
 
 
 def test_find_line_sees_a_line_in_saturated_float32_outputs():
-    p = (1.0 - 1e-4 * np.random.default_rng(0).random(50)).astype(np.float32)
-    assert find_line(np.stack([p, 1 - p], axis=1)) is not None
+    p = 1.0 - 1e-5 * np.random.default_rng(0).random(50)
+    assert find_line(np.stack([p, 1 - p], axis=1).astype(np.float32)) is not None
 
 
 def test_find_line_finds_none_off_a_line():
@@ -94,6 +94,16 @@ def test_seed_centers_never_draws_a_row_that_counts_zero_times():
     count = (np.arange(20) % 2).astype(np.int64)
     index = seed_centers(X, 6, rng=np.random.default_rng(0), sample_count=count)
     assert (index % 2 == 1).all()
+
+
+def test_seed_centers_with_counts_draw_the_same_rows_as_with_copies():
+    rng = np.random.default_rng(0)
+    X, count = rng.normal(size=(50, 2)).astype(np.float32), rng.integers(1, 30, size=50)
+    copied = np.repeat(np.arange(50), count)
+    for seed in range(10):
+        counted = seed_centers(X, 8, rng=np.random.default_rng(seed), sample_count=count)
+        index = seed_centers(X[copied], 8, rng=np.random.default_rng(seed))
+        assert_array_equal(copied[index], counted)
 
 
 @pytest.mark.parametrize(("n_samples", "n_features", "n_clusters"), [(800, 2, 4), (600, 12, 8)])

@@ -43,18 +43,31 @@ def test_separated_gaussians_are_found_with_their_number(n_jobs):
     assert_array_equal(inferrer.cluster_sizes_, [100, 60, 30, 80, 50, 40, 20, 10, 10])
 
 
-@pytest.mark.fidelity
-def test_macro_and_mean_silhouette_choose_differently_where_clusters_are_unbalanced():
-    # Two small clusters behind each other: together they lie farther from the large one, which
-    # raises its silhouettes and so the mean; the macro silhouette sees that they are two.
-    rng = np.random.default_rng(0)
+def make_unbalanced(seed=0):
+    """A large cluster and two small ones behind each other.
+
+    Taken together, the small ones lie farther from the large one, which raises its silhouettes
+    and so the mean; the macro silhouette sees that they are two.
+    """
+    rng = np.random.default_rng(seed)
     label = np.repeat([0, 1, 2], [500, 20, 20])
-    X = np.array([[0.0, 0.0], [10.0, 0.0], [20.0, 0.0]])[label] + rng.normal(size=(540, 2))
-    chosen = {}
-    for criterion in ("macro", "mean"):
-        inferrer = SpuriousGroupInferrer(criterion=criterion, normalize=False, random_state=0)
-        chosen[criterion] = inferrer.fit(X, np.zeros(540)).n_clusters_[0]
-    assert chosen == {"macro": 3, "mean": 2}
+    return np.array([[0.0, 0.0], [10.0, 0.0], [20.0, 0.0]])[label] + rng.normal(size=(540, 2))
+
+
+@pytest.mark.fidelity
+@pytest.mark.parametrize(("criterion", "n_clusters"), [("macro", 3), ("mean", 2)])
+def test_macro_and_mean_silhouette_choose_differently(criterion, n_clusters):
+    inferrer = SpuriousGroupInferrer(criterion=criterion, normalize=False, random_state=0)
+    assert inferrer.fit(make_unbalanced(), np.zeros(540)).n_clusters_ == [n_clusters]
+
+
+@pytest.mark.parametrize(("criterion", "n_clusters"), [("macro", 1), ("mean", 2)])
+def test_the_silhouette_floor_is_on_the_criterion(criterion, n_clusters):
+    # With two clusters the mean silhouette is about .86 and the macro one about .74.
+    inferrer = SpuriousGroupInferrer(
+        criterion=criterion, max_clusters=2, min_silhouette=0.8, normalize=False, random_state=0
+    )
+    assert inferrer.fit(make_unbalanced(), np.zeros(540)).n_clusters_ == [n_clusters]
 
 
 def test_search_table_holds_the_silhouettes_that_scikit_learn_computes():
@@ -147,7 +160,8 @@ def test_a_given_number_of_clusters_is_used():
 @pytest.mark.fidelity
 @pytest.mark.parametrize("method", ["kmeans", "spare"])
 @pytest.mark.parametrize("n_clusters", ["auto", 4])
-def test_degenerate_classes_stay_whole(method, n_clusters):
+@pytest.mark.parametrize("n_components", [None, 0.999, 3])
+def test_degenerate_classes_stay_whole(method, n_clusters, n_components):
     rng = np.random.default_rng(0)
     X = np.concatenate(
         [
@@ -160,7 +174,11 @@ def test_degenerate_classes_stay_whole(method, n_clusters):
     )
     y = np.repeat(np.arange(5), [20, 1, 2, 5, 60])
     inferrer = SpuriousGroupInferrer(
-        method=method, n_clusters=n_clusters, high_power=2.0, random_state=0
+        method=method,
+        n_clusters=n_clusters,
+        n_components=n_components,
+        high_power=2.0,
+        random_state=0,
     ).fit(X, y)
     assert_array_equal(inferrer.n_clusters_[:4], 1)
     assert inferrer.n_clusters_[4] == (3 if n_clusters == "auto" else 4)
@@ -191,3 +209,12 @@ def test_repeated_rows_count():
     assert_array_equal(inferrer.cluster_sizes_, [10, 4])
     expected = silhouette_samples(X, inferrer.labels_).mean()
     assert inferrer.silhouette_[0] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("n_components", [None, 1])
+def test_the_center_of_a_whole_class_is_its_mean(n_components):
+    X = np.array([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [8.0, 5.0]])
+    inferrer = SpuriousGroupInferrer(
+        n_clusters=1, normalize=False, n_components=n_components, random_state=0
+    ).fit(X, np.zeros(4))
+    assert_allclose(inferrer.cluster_centers_, [[2.0, 2.0]])

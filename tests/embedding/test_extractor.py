@@ -1,0 +1,390 @@
+"""TorchFeatureExtractor: what it takes, what it gives, what it leaves alone."""
+
+import copy
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from torch import nn
+from torch.utils.data import Dataset
+from torchvision.transforms.functional import to_pil_image
+
+from skspurious import ERMClassifier, GroupedData, SpuriousGroupInferrer, TorchFeatureExtractor
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40, 6)).astype(np.float32)
+Y = (X[:, 0] + 0.1 * X[:, 1] > 0).astype(int)
+IMAGES = RNG.integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)
+
+
+class Net(nn.Module):
+    """Convolution, batch normalisation, dropout, two linear layers."""
+
+    def __init__(self, n_classes=2):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten()
+        )
+        self.hidden = nn.Linear(4 * 6 * 6, 5)
+        self.head = nn.Linear(5, n_classes)
+
+    def forward(self, x):
+        return self.head(self.hidden(self.features(x)).relu())
+
+
+@pytest.fixture
+def net():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Net()
+    network.features[1].running_mean += 0.1  # batch statistics that matter
+    return network.train()
+
+
+def _reference_layers(network, images):
+    """Every layer's output in evaluation mode, all rows at once."""
+    network = copy.deepcopy(network).eval()
+    with torch.no_grad():
+        x = torch.from_numpy(images).float() / 255
+        convolved = network.features[0](x)
+        features = network.features(x)
+        hidden = network.hidden(features)
+        logits = network.head(hidden.relu())
+    return {
+        "features.0": convolved.flatten(1),
+        "features": features,
+        "hidden": hidden,
+        "penultimate": hidden.relu(),
+        "head": logits,
+        "logits": logits,
+        "proba": logits.softmax(1),
+    }
+
+
+# --------------------------------------------------------------------------------------
+# Values
+
+
+@pytest.mark.parametrize("layer", ["features.0", "features", "hidden", "penultimate", "head"])
+def test_extractor_gives_the_output_of_any_layer(net, layer):
+    Z = TorchFeatureExtractor(net, layer=layer).fit_transform(IMAGES)
+    assert Z.dtype == np.float32
+    assert_allclose(Z, _reference_layers(net, IMAGES)[layer], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("output", ["logits", "proba"])
+def test_extractor_gives_logits_and_probabilities(net, output):
+    Z = TorchFeatureExtractor(net, output=output, layer="ignored").fit_transform(IMAGES)
+    assert_allclose(Z, _reference_layers(net, IMAGES)[output], rtol=1e-5, atol=1e-6)
+
+
+def test_extractor_penultimate_times_the_head_is_the_logits(net):
+    Z = TorchFeatureExtractor(net).fit_transform(IMAGES)
+    logits = TorchFeatureExtractor(net, output="logits").fit_transform(IMAGES)
+    weight, bias = net.head.weight.detach().numpy(), net.head.bias.detach().numpy()
+    assert_allclose(Z @ weight.T + bias, logits, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 1000])
+def test_extractor_does_not_depend_on_the_batch_size(net, batch_size):
+    Z = TorchFeatureExtractor(net, batch_size=batch_size).fit_transform(IMAGES)
+    assert_allclose(Z, _reference_layers(net, IMAGES)["penultimate"], rtol=1e-5, atol=1e-6)
+
+
+def test_extractor_row_i_is_sample_i(net):
+    extractor = TorchFeatureExtractor(net, batch_size=3).fit(IMAGES)
+    order = np.random.default_rng(1).permutation(len(IMAGES))
+    assert_allclose(
+        extractor.transform(IMAGES[order]), extractor.transform(IMAGES)[order], rtol=1e-5
+    )
+
+
+def test_extractor_gives_the_same_bits_twice(net):
+    """Evaluation mode: no dropout, no batch statistics, no augmentation."""
+    extractor = TorchFeatureExtractor(net).fit(IMAGES)
+    assert_array_equal(extractor.transform(IMAGES), extractor.transform(IMAGES))
+    assert_array_equal(extractor.transform(IMAGES), clone(extractor).fit_transform(IMAGES))
+    assert not any(module.training for module in extractor.module_.modules())
+
+
+def test_extractor_never_augments():
+    def noise(batch):
+        return batch + torch.randn_like(batch)
+
+    early = ERMClassifier(train_transform=noise, max_epochs=1, random_state=0)
+    extractor = TorchFeatureExtractor(early, output="logits").fit(X, Y)
+    assert_array_equal(extractor.transform(X), extractor.transform(X))
+
+
+def test_extractor_float16(net):
+    half = TorchFeatureExtractor(net, dtype="float16").fit_transform(IMAGES)
+    assert half.dtype == np.float16
+    assert_allclose(half, _reference_layers(net, IMAGES)["penultimate"], rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_extractor_memmap(net, tmp_path, dtype):
+    folder = tmp_path / "made" / "on demand"
+    extractor = TorchFeatureExtractor(net, dtype=dtype, memmap_dir=folder, batch_size=7)
+    Z = extractor.fit_transform(IMAGES)
+    assert isinstance(Z, np.memmap)
+    files = list(folder.iterdir())
+    assert len(files) == 1  # fit wrote none
+    Z.flush()
+    assert_array_equal(np.load(files[0]), Z)
+    again = TorchFeatureExtractor(net, dtype=dtype).fit_transform(IMAGES)
+    assert_allclose(Z, again, rtol=1e-3 if dtype == "float16" else 1e-5, atol=1e-6)
+    extractor.transform(IMAGES[:3])
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_extractor_memmap_of_one_sample_is_one_file(net, tmp_path):
+    TorchFeatureExtractor(net, memmap_dir=tmp_path).fit_transform(IMAGES[:1])
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_extractor_bf16_is_close(net):
+    Z = TorchFeatureExtractor(net, precision="bf16").fit_transform(IMAGES)
+    assert Z.dtype == np.float32
+    assert_allclose(Z, _reference_layers(net, IMAGES)["penultimate"], rtol=0.1, atol=0.05)
+
+
+def test_extractor_applies_the_eval_transform(net):
+    Z = TorchFeatureExtractor(net, eval_transform=torch.zeros_like).fit_transform(IMAGES)
+    assert_allclose(Z, np.broadcast_to(Z[0], Z.shape), rtol=1e-6)
+    assert np.abs(Z - _reference_layers(net, IMAGES)["penultimate"].numpy()).max() > 1e-2
+
+
+# --------------------------------------------------------------------------------------
+# Kinds of module
+
+
+def test_extractor_fits_a_clone_of_an_unfitted_classifier():
+    early = ERMClassifier(lr=0.1, max_epochs=2, random_state=0)
+    extractor = TorchFeatureExtractor(early, output="proba").fit(X, Y)
+    assert not hasattr(early, "module_")
+    assert extractor.estimator_ is not early
+    same = clone(early).fit(X, Y)
+    assert_allclose(extractor.transform(X), same.predict_proba(X), rtol=1e-5, atol=1e-6)
+
+
+def test_extractor_fits_a_fitted_classifier_anew():
+    early = ERMClassifier(lr=0.1, max_epochs=2, random_state=0).fit(X, Y)
+    before = copy.deepcopy(early.module_.state_dict())
+    extractor = TorchFeatureExtractor(early, output="logits").fit(-X, Y)
+    assert_array_equal(before["weight"], early.module_.weight.detach())
+    assert not torch.equal(extractor.module_.weight, early.module_.weight)
+
+
+def test_extractor_uses_a_frozen_classifier_as_it_is():
+    fitted = ERMClassifier(lr=0.1, max_epochs=2, random_state=0).fit(X, Y)
+    before = copy.deepcopy(fitted.module_.state_dict())
+    extractor = TorchFeatureExtractor(FrozenEstimator(fitted), output="proba").fit(-X, 1 - Y)
+    assert_allclose(extractor.transform(X), fitted.predict_proba(X), rtol=1e-5, atol=1e-6)
+    assert_array_equal(before["weight"], fitted.module_.weight.detach())
+    assert extractor.n_features_in_ == 6
+    # a clone, which a search makes, keeps it too
+    again = clone(extractor).fit(X, Y)
+    assert_array_equal(again.transform(X), extractor.transform(X))
+
+
+def test_extractor_takes_a_torchvision_name():
+    extractor = TorchFeatureExtractor("squeezenet1_1", layer="features.2", random_state=0)
+    images = IMAGES[:2].repeat(4, axis=2).repeat(4, axis=3)
+    Z = extractor.fit_transform(images)
+    assert Z.shape == (2, 64 * 7 * 7)
+    assert_array_equal(Z, clone(extractor).fit_transform(images))
+    other = clone(extractor).set_params(random_state=1).fit_transform(images)
+    assert not np.array_equal(Z, other)
+
+
+def test_extractor_copies_a_module_and_leaves_it_untouched(net):
+    before = copy.deepcopy(net.state_dict())
+    extractor = TorchFeatureExtractor(net).fit(IMAGES)
+    extractor.transform(IMAGES)
+    assert extractor.module_ is not net
+    assert net.training
+    assert not any(module._forward_hooks for module in net.modules())
+    assert not any(module._forward_pre_hooks for module in extractor.module_.modules())
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_extractor_leaves_no_hook_behind_when_the_network_fails(net):
+    extractor = TorchFeatureExtractor(net).fit(IMAGES)
+    extractor.module_.head = nn.Linear(3, 2)
+    with pytest.raises(RuntimeError, match="shapes"):
+        extractor.transform(IMAGES)
+    assert not extractor.module_.head._forward_pre_hooks
+
+
+def test_extractor_touches_no_global_generator(net, assert_global_rng_untouched):
+    with assert_global_rng_untouched():
+        TorchFeatureExtractor(net).fit_transform(IMAGES)
+        TorchFeatureExtractor(ERMClassifier(max_epochs=1), output="proba").fit(X, Y).transform(X)
+
+
+# --------------------------------------------------------------------------------------
+# Kinds of X
+
+
+class Pictures(Dataset):
+    def __len__(self):
+        return len(IMAGES)
+
+    def __getitem__(self, i):
+        return torch.from_numpy(IMAGES[i]), 0
+
+
+def test_extractor_takes_every_kind_of_images(net, tmp_path):
+    expected = _reference_layers(net, IMAGES)["penultimate"]
+    paths = [str(tmp_path / f"{i}.png") for i in range(len(IMAGES))]
+    for image, path in zip(IMAGES, paths):
+        to_pil_image(torch.from_numpy(image)).save(path)
+    kinds = [
+        IMAGES,
+        torch.from_numpy(IMAGES),
+        torch.from_numpy(IMAGES).float() / 255,
+        IMAGES / 255,
+        Pictures(),
+        list(torch.from_numpy(IMAGES)),
+        paths,
+        np.array(paths),
+        GroupedData(paths, None),
+    ]
+    for kind in kinds:
+        Z = TorchFeatureExtractor(net, batch_size=8).fit_transform(kind)
+        Z = Z.data if isinstance(Z, GroupedData) else Z
+        assert_allclose(Z, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_extractor_takes_texts_with_a_collate_fn():
+    def characters(texts):
+        return torch.tensor([[len(t), t.count("a")] for t in texts]).float()
+
+    extractor = TorchFeatureExtractor(nn.Linear(2, 3), collate_fn=characters)
+    assert_array_equal(extractor.fit_transform(["a", "banana"]), [[1, 1], [6, 3]])
+
+
+def test_extractor_uses_the_collate_fn_and_eval_transform_of_its_classifier():
+    def characters(texts):
+        return torch.tensor([[len(t), t.count("a")] for t in texts]).float()
+
+    early = ERMClassifier(
+        nn.Linear(2, 2), collate_fn=characters, eval_transform=torch.neg, max_epochs=1
+    )
+    extractor = TorchFeatureExtractor(early).fit(["a", "banana"], [0, 1])
+    assert_array_equal(extractor.transform(["a", "banana"]), [[-1, -1], [-6, -3]])
+
+
+# --------------------------------------------------------------------------------------
+# Groups, names, containers
+
+
+def test_extractor_hands_groups_on_but_not_to_the_network():
+    inferrer = SpuriousGroupInferrer(n_init=1)
+    carried = GroupedData(X, Y + 5, group_inferrer=inferrer)
+    early = ERMClassifier(max_epochs=1, random_state=0)
+    extractor = TorchFeatureExtractor(early, output="proba").fit(carried, Y)
+    Z = extractor.transform(carried)
+    assert isinstance(Z, GroupedData)
+    assert_array_equal(Z.sample_group, Y + 5)
+    assert Z.group_inferrer is inferrer
+    assert_array_equal(Z.data, extractor.transform(X))
+    assert extractor.estimator_.used_group_labels_ == {"train": False, "validation": False}
+    assert len(extractor.estimator_.groups_) == 0
+
+
+def test_extractor_names_its_features_and_obeys_set_output(net):
+    extractor = TorchFeatureExtractor(net).set_output(transform="pandas").fit(IMAGES)
+    names = [f"torchfeatureextractor{i}" for i in range(5)]
+    assert extractor.get_feature_names_out().tolist() == names
+    Z = extractor.transform(IMAGES)
+    assert isinstance(Z, pd.DataFrame)
+    assert Z.columns.tolist() == names
+    assert_allclose(Z, _reference_layers(net, IMAGES)["penultimate"], rtol=1e-5, atol=1e-6)
+
+
+def test_extractor_keeps_groups_and_index_with_set_output():
+    frame = pd.DataFrame(X, index=range(100, 140)).rename(columns=str)
+    extractor = TorchFeatureExtractor(ERMClassifier(max_epochs=1)).set_output(transform="pandas")
+    Z = extractor.fit(frame, Y).transform(GroupedData(frame, Y))
+    assert isinstance(Z, GroupedData)
+    assert_array_equal(Z.sample_group, Y)
+    assert isinstance(Z.data, pd.DataFrame)
+    assert Z.data.index.tolist() == list(range(100, 140))
+    assert extractor.feature_names_in_.tolist() == list("012345")
+    assert isinstance(extractor.fit_transform(GroupedData(frame, Y), Y), GroupedData)
+
+
+def test_extractor_in_a_pipeline_with_set_output_passes_groups_to_the_classifier():
+    pipeline = make_pipeline(
+        TorchFeatureExtractor(ERMClassifier(max_epochs=1, random_state=0)),
+        ERMClassifier(max_epochs=1, random_state=0),
+    ).set_output(transform="pandas")
+    pipeline.fit(GroupedData(X, Y), Y)
+    assert pipeline[-1].groups_.tolist() == [0, 1]
+    assert pipeline[-1].feature_names_in_[0] == "torchfeatureextractor0"
+
+
+def test_extractor_pickles(net):
+    extractor = TorchFeatureExtractor(net).fit(IMAGES)
+    again = pickle.loads(pickle.dumps(extractor))
+    assert_array_equal(again.transform(IMAGES), extractor.transform(IMAGES))
+
+
+# --------------------------------------------------------------------------------------
+# Errors
+
+
+def test_extractor_names_the_layers_it_has(net):
+    with pytest.raises(ValueError, match=r"layer='conv9' is not a submodule of Net.*'features\.0'"):
+        TorchFeatureExtractor(net, layer="conv9").fit(IMAGES)
+
+
+def test_extractor_says_that_a_layer_is_not_used(net):
+    net.spare = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="layer='spare' was not called"):
+        TorchFeatureExtractor(net, layer="spare").fit(IMAGES)
+
+
+def test_extractor_says_that_a_network_has_no_linear_layer():
+    with pytest.raises(ValueError, match=r"Conv2d has no nn\.Linear layer"):
+        TorchFeatureExtractor(nn.Conv2d(3, 4, 3)).fit(IMAGES)
+
+
+@pytest.mark.parametrize("wrap", [lambda e: e, FrozenEstimator])
+def test_extractor_refuses_an_estimator_without_a_network(wrap):
+    fitted = LogisticRegression().fit(X, Y)
+    with pytest.raises(TypeError, match="LogisticRegression, which holds no torch network"):
+        TorchFeatureExtractor(wrap(fitted)).fit(X, Y)
+
+
+def test_extractor_refuses_an_unfitted_frozen_classifier():
+    with pytest.raises(NotFittedError):
+        TorchFeatureExtractor(FrozenEstimator(ERMClassifier())).fit(X, Y)
+
+
+def test_extractor_refuses_to_transform_before_fit(net):
+    with pytest.raises(NotFittedError):
+        TorchFeatureExtractor(net).transform(IMAGES)
+
+
+def test_extractor_refuses_samples_of_another_shape(net):
+    extractor = TorchFeatureExtractor(net).fit(IMAGES)
+    with pytest.raises(ValueError, match=r"samples of shape \(3, 9, 8\)"):
+        extractor.transform(np.zeros((2, 3, 9, 8), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("params", [{"output": "features"}, {"dtype": "int8"}, {"batch_size": 0}])
+def test_extractor_checks_its_parameters(net, params):
+    with pytest.raises(ValueError, match=f"The '{next(iter(params))}' parameter"):
+        TorchFeatureExtractor(net, **params).fit(IMAGES)
