@@ -381,7 +381,7 @@ class BaseTorchClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         group, self.groups_ = encode_groups(sample_group, n_samples=len(y))
         return group
 
-    def _encode(self, X, code, group, sample_weight=None):
+    def _encode(self, X, code, group, sample_weight=None, n_groups=None):
         """Labelled samples of encoded labels and groups."""
         weight = None
         if sample_weight is not None:
@@ -394,11 +394,12 @@ class BaseTorchClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             torch.from_numpy(code.astype(np.int64)),
             None if group is None else torch.from_numpy(group),
             weight,
-            len(self.groups_),
+            len(self.groups_) if n_groups is None else n_groups,
         )
 
     def _encode_eval_set(self, eval_set, train):
         """Validation samples with their groups: given, carried, or inferred."""
+        self._valid_groups = None  # those of the training samples
         if eval_set is None:
             return None
         if not isinstance(eval_set, tuple | list) or len(eval_set) not in (2, 3):
@@ -419,16 +420,20 @@ class BaseTorchClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             raise ValueError(f"eval_set has classes that are not in y: {unseen[:5].tolist()}.")
         if sample_group is None and self.group_inferrer_ is not None:
             sample_group = self._infer(raw, y)
-        group = None
+        group, values = None, self.groups_
         if sample_group is not None:
             name = "the groups of eval_set"
             group, values = encode_groups(sample_group, n_samples=len(y), name=name)
-            if train.group is not None:  # training codes stay; values of their own come after
-                values = _union(self.groups_, values)
-                group, values = encode_groups(sample_group, groups=values)
+            if train.group is None:
+                self.groups_ = values
+            elif self.used_group_labels_["train"] == has_labels:
+                # Training codes stay; values of their own come after.
+                values = self.groups_ = _union(self.groups_, values)
+                group, _ = encode_groups(sample_group, groups=values)
                 train.n_groups = len(values)
-            self.groups_ = values
-        return self._encode(X, np.searchsorted(self.classes_, y), group)
+            # Otherwise labels on one side and inferred groups on the other: never mixed.
+            self._valid_groups = values
+        return self._encode(X, np.searchsorted(self.classes_, y), group, n_groups=len(values))
 
     def _split(self, train, seed):
         """Keep a part of the samples aside for validation, stratified by class and group."""
@@ -527,10 +532,13 @@ class BaseTorchClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _history_frame(self, history):
         """History as a DataFrame, its group columns named by the groups' values."""
-        frame = pd.DataFrame(history)
-        suffix = {f"_group_{i}": f"[{value}]" for i, value in enumerate(self.groups_)}
-        pattern = re.compile(r"_group_\d+$")
-        return frame.rename(columns=lambda c: pattern.sub(lambda m: suffix[m.group()], c))
+        valid_groups = self.groups_ if self._valid_groups is None else self._valid_groups
+
+        def name(column):
+            groups = valid_groups if column.startswith("valid_") else self.groups_
+            return re.sub(r"_group_(\d+)$", lambda m: f"[{groups[int(m[1])]}]", column)
+
+        return pd.DataFrame(history).rename(columns=name)
 
     # ----------------------------------------------------------------------------------
     # Predict

@@ -869,6 +869,25 @@ def test_eval_set_gets_inferred_groups(cls, data):
 
 
 @all_classifiers
+@pytest.mark.parametrize("names", [np.arange(4), np.array(["a", "b", "c", "d"])])
+def test_group_labels_of_the_eval_set_are_not_mixed_with_inferred_groups(cls, data, names):
+    """Labels for validation alone: group 0 there is not the inferrer's group 0."""
+    X, y, group = data
+    clf = cls(group_inferrer=SpuriousGroupInferrer(n_clusters=3, n_init=2), **FAST)
+    clf.fit(X, y, eval_set=(X, y, names[group]))
+    assert clf.groups_.tolist() == list(range(6))
+    columns = clf.history_.columns
+    assert [c for c in columns if c.startswith("train_accuracy[")] == [
+        f"train_accuracy[{g}]" for g in range(6)
+    ]
+    valid = [f"valid_accuracy[{g}]" for g in names]
+    assert [c for c in columns if c.startswith("valid_accuracy[")] == valid
+    best = clf.history_.iloc[clf.best_epoch_ - 1]
+    right = clf.predict(X) == y
+    assert_allclose(best[valid].astype(float), [right[group == g].mean() for g in range(4)])
+
+
+@all_classifiers
 @pytest.mark.parametrize(
     ("form", "message"),
     [
