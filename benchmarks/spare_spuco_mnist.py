@@ -27,15 +27,14 @@ AUGMENT = v2.Compose([RandomWarp(20, 0.1, 0.25, 20, bend=0.08), NORMALIZE])
 
 def plain(seed):
     """Plain training."""
-    return ERMClassifier(
-        LeNet(), max_epochs=5, batch_size=128, weight_decay=5e-4, random_state=seed
-    )
+    return ERMClassifier(LeNet, max_epochs=5, batch_size=128, weight_decay=5e-4, random_state=seed)
 
 
 def spare(seed):
     """Early outputs, groups, retraining on balanced groups with geometric augmentation."""
     return make_spare(
-        LeNet(padding=2),
+        LeNet,
+        module_params={"padding": 2},
         init_params={"lr": 0.01, "weight_decay": 5e-4, "batch_size": 128},
         lr=0.05,
         lr_schedule="cosine",

@@ -312,7 +312,7 @@ def measure_erm(args, train, dataset, network, batch_size):
     }
     times = alternate(contestants, repeats=args.repeats)
     pairs = zip(times["bare loop"].result.parameters(), times["ours"].result.parameters())
-    gap = max(float((a - b).abs().max()) for a, b in pairs)
+    gap = max((a - b).detach().abs().max().item() for a, b in pairs)
     name, note = f"ERM epoch, batch size {batch_size}", f"largest difference of a weight {gap:.1g}"
     return [
         row(name, times, "bare loop", "<= 1.10", note, is_ours_first=True),

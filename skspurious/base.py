@@ -93,6 +93,7 @@ class BaseTorchClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         Batches per optimizer step.
     train_transform : callable, default=None
         Acts on a whole training batch, such as a transform of ``torchvision.transforms.v2``.
+        None is the transform of evaluation: without augmentation both see the same.
     eval_transform : callable, default=None
         Acts on a whole batch in validation and prediction.
     collate_fn : callable, default=None
@@ -460,13 +461,13 @@ class BaseTorchClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             check_output(module, batch["X"], len(self.classes_))
 
     def _transforms(self):
-        """Batch transforms of training and evaluation."""
+        """Batch transforms of training and evaluation; the first may add augmentation."""
         if self._sample_shape is None:  # paths: preprocessed image by image
             default = None
         else:
             default = weights_transform(self.module, self.weights)
         evaluation = default if self.eval_transform is None else self.eval_transform
-        return default if self.train_transform is None else self.train_transform, evaluation
+        return evaluation if self.train_transform is None else self.train_transform, evaluation
 
     def _loop_config(self, valid, seed):
         train_transform, eval_transform = self._transforms()

@@ -45,10 +45,14 @@ def assign_attributes(y, *, n_classes, n_attributes, correlation_strength, rng):
 
 
 def flip_labels(y, *, n_classes, n_flipped, rng):
-    """Copy of ``y`` in which ``n_flipped`` random samples have another, random label."""
+    """Copy of ``y`` in which ``n_flipped`` random samples have another, random label.
+
+    What is drawn from ``rng`` afterwards does not depend on ``n_flipped``.
+    """
     rows = rng.permutation(len(y))[:n_flipped]
+    shift = rng.integers(1, n_classes, size=len(y))
     flipped = y.copy()
-    flipped[rows] = (y[rows] + rng.integers(1, n_classes, size=len(rows))) % n_classes
+    flipped[rows] = (y[rows] + shift[rows]) % n_classes
     return flipped
 
 

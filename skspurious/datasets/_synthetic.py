@@ -299,7 +299,7 @@ def make_spurious_images(
 
     The colour adds up to 0 over the channels, and the stripes are equal in all channels. So the
     mean of the channels knows nothing of the colour, and their differences nothing of the class.
-    Without noise nothing is clipped. Two of two colours on ``m`` pixels are
+    Without noise nothing is clipped. With two attributes, the colours of ``m`` pixels are
     ``0.25 * spurious_contrast / noise * sqrt(6 * m)`` standard deviations of the noise apart.
 
     Examples

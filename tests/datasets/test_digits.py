@@ -69,6 +69,14 @@ def test_load_spurious_digits_has_the_labels_of_its_source():
         assert bunch.target.dtype == bunch.sample_group.dtype == np.int64
 
 
+def test_load_spurious_digits_has_the_colours_of_evenly_spaced_hues():
+    val = load_spurious_digits(split="val", n_classes=5, background_brightness=1.0, image_size=10)
+    # hues of 0, 72, 144, 216 and 288 degrees, in the border of one pixel
+    expected = [(255, 0, 0), (204, 255, 0), (0, 255, 102), (0, 102, 255), (204, 0, 255)]
+    assert_array_equal(val.data[:, :, 0, 0], np.array(expected)[val.spurious_attribute])
+    assert_array_equal(val.data[:, :, -1, -1], np.array(expected)[val.spurious_attribute])
+
+
 # Laws
 
 

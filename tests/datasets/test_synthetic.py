@@ -254,6 +254,7 @@ def test_label_noise_flips_labels_and_nothing_else(make):
     assert_array_equal(clean.target, clean.clean_target)
     assert_array_equal(noisy.clean_target, clean.target)
     assert_array_equal(noisy.spurious_attribute, clean.spurious_attribute)
+    assert_array_equal(noisy.data, clean.data)
     assert np.sum(noisy.target != noisy.clean_target) == 20
     assert_array_equal(noisy.sample_group, 3 * noisy.target + noisy.spurious_attribute)
 

@@ -1,0 +1,215 @@
+"""make_george: what the stages are made of, and that they work together."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from torch import nn
+
+from skspurious import (
+    ERMClassifier,
+    GroupDROClassifier,
+    GroupedData,
+    SpuriousGroupInferrer,
+    TorchFeatureExtractor,
+    make_george,
+    worst_group_accuracy,
+)
+from skspurious.datasets import make_spurious_classification, make_spurious_images
+from skspurious.metrics import group_inference_report
+from skspurious.networks import LeNet
+
+TRAINING = {"optimizer": "adam", "lr": 2e-3, "max_epochs": 6, "batch_size": 32}
+NET = {"module": LeNet, "module_params": {"n_classes": 2, "image_size": 8}}
+
+
+@pytest.fixture(scope="module")
+def table():
+    bunch = make_spurious_classification(200, correlation_strength=0.9, random_state=0)
+    return bunch.data.astype(np.float32), bunch.target, bunch.sample_group
+
+
+class Mlp(nn.Module):
+    def __init__(self, n_features=8, n_classes=2):
+        super().__init__()
+        self.hidden = nn.Linear(n_features, 6)
+        self.head = nn.Linear(6, n_classes)
+
+    def forward(self, x):
+        return self.head(self.hidden(x).relu())
+
+
+def fast(X, **params):
+    shared = {"lr": 0.1, "max_epochs": 2, "random_state": 0, "max_clusters": 4}
+    return make_george(Mlp, module_params={"n_features": X.shape[1]}, **shared | params)
+
+
+def parameters_of(clf):
+    return torch.cat([p.detach().ravel() for p in clf.module_.parameters()])
+
+
+# --------------------------------------------------------------------------------------
+# What it is made of
+
+
+def test_george_is_group_dro_on_groups_of_embeddings():
+    clf = make_george(LeNet, n_jobs=2, max_clusters=6, adjustment=2.0, max_epochs=7)
+    assert isinstance(clf, GroupDROClassifier)
+    assert clf.adjustment == 2.0
+    extractor, inferrer = clf.group_inferrer
+    assert isinstance(extractor, TorchFeatureExtractor)
+    assert (extractor.output, extractor.layer) == ("embedding", "penultimate")
+    assert isinstance(extractor.module, ERMClassifier)
+    assert extractor.module.module is clf.module is LeNet
+    assert extractor.module.max_epochs == clf.max_epochs == 7  # full training, unless said
+    expected = SpuriousGroupInferrer(method="kmeans", max_clusters=6, n_jobs=2)
+    assert inferrer.get_params() == expected.get_params()
+
+
+@pytest.mark.parametrize(
+    ("params", "epochs"),
+    [
+        ({}, 10),
+        ({"init_epochs": 3}, 3),
+        ({"max_epochs": 5, "init_epochs": 3}, 3),
+        ({"max_epochs": 5, "init_params": {"max_epochs": 4}}, 4),
+    ],
+)
+def test_george_epochs_of_the_first_stage(params, epochs):
+    assert make_george(LeNet, **params).group_inferrer[0].module.max_epochs == epochs
+
+
+def test_george_regularises_both_stages_alike_and_augments_only_the_second():
+    params = {"weight_decay": 0.1, "lr": 1e-3, "optimizer_params": {"momentum": 0.9}}
+    clf = make_george(LeNet, train_transform=torch.neg, lr_schedule="cosine", **params)
+    first = clf.group_inferrer[0].module
+    for name, value in params.items():
+        assert getattr(first, name) == getattr(clf, name) == value
+    assert (first.train_transform, first.lr_schedule) == (None, None)
+
+
+@pytest.mark.parametrize("params", [{"learning_rate": 0.1}, {"init_params": {"epochs": 2}}])
+def test_george_refuses_unknown_parameters(params):
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        make_george(LeNet, **params)
+
+
+def test_george_can_be_cloned_and_pickled(table):
+    X, y, _ = table
+    clf = clone(fast(X)).fit(X, y)
+    again = pickle.loads(pickle.dumps(clf))
+    assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
+    assert_array_equal(again.infer_groups(X, y), clf.infer_groups(X, y))
+
+
+# --------------------------------------------------------------------------------------
+# What it does
+
+
+@pytest.mark.fidelity
+def test_george_with_given_groups_is_group_dro(table):
+    """With true groups the pipeline equals plain GroupDRO; with the classes, class GroupDRO."""
+    X, y, group = table
+    for groups in (group, y):
+        george = fast(X).fit(X, y, sample_group=groups)
+        plain = GroupDROClassifier(
+            Mlp, module_params={"n_features": X.shape[1]}, lr=0.1, max_epochs=2, random_state=0
+        ).fit(X, y, sample_group=groups)
+        assert torch.equal(parameters_of(george), parameters_of(plain))
+
+
+def test_george_is_its_steps_by_hand(table):
+    X, y, _ = table
+    clf = fast(X).fit(X, y)
+    extractor, inferrer = clf.group_inferrer_
+    Z = extractor.transform(X)
+    assert Z.shape == (200, 6)
+    by_hand = SpuriousGroupInferrer(max_clusters=4, random_state=inferrer.random_state).fit(Z, y)
+    assert_array_equal(inferrer.labels_, by_hand.labels_)
+    assert_array_equal(clf.groups_, by_hand.groups_)
+    carried = GroupedData(X, by_hand.labels_)
+    second = clone(clf).set_params(group_inferrer=None).fit(carried, y)
+    assert torch.equal(parameters_of(second), parameters_of(clf))
+
+
+def test_george_second_stage_starts_anew(table):
+    X, y, _ = table
+    module = Mlp(n_features=X.shape[1])
+    before = copy.deepcopy(module.state_dict())
+    clf = make_george(module, lr=1e-9, init_params={"lr": 0.5}, max_epochs=2, random_state=0)
+    clf.fit(X, y)
+    for name, value in clf.module_.state_dict().items():
+        assert_allclose(value, before[name], atol=1e-6)
+        assert torch.equal(module.state_dict()[name], before[name])
+    first = clf.group_inferrer_[0].module_
+    assert (first.head.weight - before["head.weight"]).abs().max() > 1e-2
+
+
+@pytest.mark.fidelity
+def test_george_groups_are_nested_in_classes_and_numbered_without_gaps(table):
+    X, y, _ = table
+    clf = fast(X).fit(X, y)
+    inferred = clf.infer_groups(X, y)
+    assert_array_equal(inferred, clf.group_inferrer_[-1].labels_)
+    assert sorted(set(inferred)) == list(range(len(clf.groups_)))
+    assert len(clf.groups_) >= 2
+    of_class = [set(inferred[y == label]) for label in (0, 1)]
+    assert not of_class[0] & of_class[1]
+    # a split that lacks a class keeps the numbers
+    assert set(clf.infer_groups(X[y == 1], y[y == 1])) == of_class[1]
+
+
+@pytest.mark.fidelity
+def test_george_does_not_look_at_true_groups(table):
+    """Permuted group labels change neither the fit nor the chosen epoch."""
+    X, y, _ = table
+    clf = fast(X, early_stopping=True).fit(X, y)
+    assert clf.used_group_labels_ == {"train": False, "validation": False}
+    best = clf.history_["valid_worst_group_accuracy"].max()
+    row = clf.history_.iloc[clf.best_epoch_ - 1]
+    assert row["valid_worst_group_accuracy"] == best  # the worst cluster, not the worst true group
+    assert f"valid_accuracy[{len(clf.groups_) - 1}]" in clf.history_
+
+
+def test_george_same_seed_same_bits(table, assert_global_rng_untouched):
+    X, y, _ = table
+    with assert_global_rng_untouched():
+        first, again, other = (fast(X, random_state=s).fit(X, y) for s in (0, 0, 1))
+    assert torch.equal(parameters_of(first), parameters_of(again))
+    assert not torch.equal(parameters_of(first), parameters_of(other))
+
+
+# --------------------------------------------------------------------------------------
+# Effect
+
+
+@pytest.mark.fidelity
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_george_finds_a_rare_subclass_and_its_worst_group_is_above_erm(seed):
+    """Images with a colour shortcut in 95 %, end to end, with no group label anywhere."""
+    train = make_spurious_images(800, image_size=8, random_state=seed)
+    test = make_spurious_images(
+        400, image_size=8, correlation_strength=0.5, random_state=100 + seed
+    )
+
+    def worst(clf):
+        predicted = clf.predict(test.data)
+        return worst_group_accuracy(test.target, predicted, sample_group=test.sample_group)
+
+    erm = ERMClassifier(**NET, **TRAINING, random_state=seed).fit(train.data, train.target)
+    george = make_george(**NET, **TRAINING, init_epochs=1, random_state=seed)
+    george.fit(train.data, train.target)
+    inferred = george.infer_groups(train.data, train.target)
+    report = group_inference_report(train.sample_group, inferred, train.target)
+    assert (report["recall"] > 0.9).all()
+    assert worst(erm) < 0.2
+    assert worst(george) > 0.9
+    # what a user sees without labels: the worst cluster tells of ERM's failure
+    clusters = george.infer_groups(test.data, test.target)
+    predicted = erm.predict(test.data)
+    robust = worst_group_accuracy(test.target, predicted, sample_group=clusters)
+    assert robust < erm.score(test.data, test.target)

@@ -1,0 +1,295 @@
+"""make_spare: what the two stages are made of, and that they work together."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+from torch import nn
+
+from skspurious import (
+    BalancedRetrainer,
+    ERMClassifier,
+    GroupedData,
+    SpuriousGroupInferrer,
+    TorchFeatureExtractor,
+    make_spare,
+    worst_group_accuracy,
+)
+from skspurious.base import BaseTorchClassifier
+from skspurious.datasets import make_spurious_classification, make_spurious_images
+from skspurious.metrics import group_inference_report
+from skspurious.networks import LeNet
+
+TRAINING = {"optimizer": "adam", "lr": 2e-3, "max_epochs": 6, "batch_size": 32}
+NET = {"module": LeNet, "module_params": {"n_classes": 2, "image_size": 8}}
+
+
+@pytest.fixture(scope="module")
+def table():
+    bunch = make_spurious_classification(200, correlation_strength=0.9, random_state=0)
+    return bunch.data.astype(np.float32), bunch.target, bunch.sample_group
+
+
+def fast(**params):
+    """make_spare of a linear head, trained briefly."""
+    return make_spare(**{"lr": 0.1, "max_epochs": 2, "random_state": 0, **params})
+
+
+def parameters_of(clf):
+    return torch.cat([p.detach().ravel() for p in clf.module_.parameters()])
+
+
+# --------------------------------------------------------------------------------------
+# What it is made of
+
+
+def test_spare_is_balanced_retraining_on_groups_of_early_probabilities():
+    clf = make_spare(NET["module"], init_epochs=2, n_jobs=2, high_power=3.0, max_clusters=4)
+    assert isinstance(clf, BalancedRetrainer)
+    assert (clf.balance, clf.by, clf.sampling_power, clf.class_balanced) == (
+        "sampling",
+        "group",
+        "auto",
+        "auto",
+    )
+    assert isinstance(clf.group_inferrer, Pipeline)
+    extractor, inferrer = clf.group_inferrer
+    assert isinstance(extractor, TorchFeatureExtractor)
+    assert extractor.output == "proba"
+    assert isinstance(extractor.module, ERMClassifier)
+    assert extractor.module.max_epochs == 2
+    assert extractor.module.module is clf.module is LeNet
+    assert isinstance(inferrer, SpuriousGroupInferrer)
+    assert (
+        inferrer.get_params()
+        == SpuriousGroupInferrer(
+            method="spare",
+            max_clusters=4,
+            silhouette_threshold=0.9,
+            high_power=3.0,
+            n_jobs=2,
+        ).get_params()
+    )
+
+
+def test_spare_first_stage_takes_over_training_and_nothing_else():
+    def augment(batch):
+        return batch
+
+    second = {
+        "lr": 0.3,
+        "weight_decay": 0.2,
+        "optimizer": "adamw",
+        "batch_size": 64,
+        "eval_transform": torch.neg,
+        "device": "cpu",
+        "precision": "bf16",
+        "module_params": {"n_classes": 3},
+    }
+    alone = {
+        "train_transform": augment,
+        "lr_schedule": "cosine",
+        "early_stopping": True,
+        "validation_fraction": 0.3,
+        "n_epochs_no_change": 3,
+        "monitor": "accuracy",
+        "verbose": 1,
+        "callbacks": [],
+        "checkpoint_dir": "folder",
+        "random_state": 0,
+        "max_epochs": 7,
+        "balance": "weights",
+    }
+    clf = make_spare(LeNet, **second, **alone)
+    first = clf.group_inferrer[0].module
+    plain = ERMClassifier().get_params()
+    for name, value in second.items():
+        assert getattr(first, name) == getattr(clf, name) == value
+    for name, value in alone.items():
+        assert getattr(clf, name) == value
+        if name not in ("balance", "max_epochs"):
+            assert getattr(first, name) == plain[name], name
+    assert first.max_epochs == 1
+    assert clf.group_inferrer[0].device == "cpu"
+
+
+def test_spare_init_params_go_to_the_first_stage_alone():
+    clf = make_spare(init_params={"lr": 0.5, "train_transform": torch.neg}, lr=0.1)
+    first = clf.group_inferrer[0].module
+    assert (first.lr, clf.lr) == (0.5, 0.1)
+    assert (first.train_transform, clf.train_transform) == (torch.neg, None)
+
+
+@pytest.mark.parametrize("params", [{"learning_rate": 0.1}, {"init_params": {"epochs": 2}}])
+def test_spare_refuses_unknown_parameters(params):
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        make_spare(**params)
+
+
+def test_spare_what_the_first_stage_leaves_out_are_shared_parameters():
+    from skspurious.mitigation._stages import _SECOND_STAGE_ONLY
+
+    shared = set(BaseTorchClassifier().get_params(deep=False))
+    assert shared >= _SECOND_STAGE_ONLY
+
+
+def test_spare_can_be_searched_cloned_and_pickled(table):
+    X, y, _ = table
+    clf = clone(fast()).set_params(group_inferrer__torchfeatureextractor__module__lr=0.2)
+    assert clf.group_inferrer[0].module.lr == 0.2
+    clf.fit(X, y)
+    again = pickle.loads(pickle.dumps(clf))
+    assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
+    assert_array_equal(again.infer_groups(X, y), clf.infer_groups(X, y))
+
+
+# --------------------------------------------------------------------------------------
+# What it does
+
+
+def test_spare_is_its_three_steps_by_hand(table):
+    X, y, _ = table
+    clf = fast().fit(X, y)
+    extractor, inferrer = clf.group_inferrer_
+    early = ERMClassifier(lr=0.1, max_epochs=1, random_state=extractor.module.random_state).fit(
+        X, y
+    )
+    Z = early.predict_proba(X)
+    assert_allclose(extractor.transform(X), Z, atol=1e-6)
+    by_hand = SpuriousGroupInferrer(method="spare", random_state=inferrer.random_state)
+    by_hand.fit(extractor.transform(X), y)
+    assert_array_equal(inferrer.labels_, by_hand.labels_)
+    carried = GroupedData(X, by_hand.labels_, group_inferrer=clf.group_inferrer_)
+    second = BalancedRetrainer(lr=0.1, max_epochs=2, random_state=0).fit(carried, y)
+    assert torch.equal(parameters_of(second), parameters_of(clf))
+
+
+def test_spare_second_stage_starts_anew(table):
+    """From the factory under its seed, or from the user's module; never from the first stage."""
+    X, y, _ = table
+    still = {"lr": 1e-9, "init_params": {"lr": 0.5, "max_epochs": 5}}
+    module = nn.Linear(X.shape[1], 2)
+    before = copy.deepcopy(module.state_dict())
+    clf = fast(module=module, **still).fit(X, y)
+    assert_allclose(clf.module_.weight.detach(), before["weight"], atol=1e-6)
+    assert torch.equal(module.weight, before["weight"])
+    first = clf.group_inferrer_[0].module_
+    assert (first.weight - before["weight"]).abs().max() > 1e-2
+    built = fast(module=nn.Linear, module_params={"in_features": X.shape[1], "out_features": 2})
+    built.set_params(lr=1e-9).fit(X, y)
+    plain = ERMClassifier(**{k: getattr(built, k) for k in ("module", "module_params", "lr")})
+    plain.set_params(max_epochs=2, random_state=0).fit(X, y)
+    assert_allclose(parameters_of(built), parameters_of(plain), atol=1e-6)
+
+
+def test_spare_second_stage_leaves_the_first_unchanged(table):
+    X, y, _ = table
+    one, many = (fast(max_epochs=n).fit(X, y).group_inferrer_ for n in (1, 5))
+    assert torch.equal(parameters_of(one[0]), parameters_of(many[0]))
+    assert_array_equal(one[-1].labels_, many[-1].labels_)
+
+
+def test_spare_same_seed_same_bits(table, assert_global_rng_untouched):
+    X, y, _ = table
+    with assert_global_rng_untouched():
+        first, again, other = (fast(random_state=s).fit(X, y) for s in (0, 0, 1))
+    assert torch.equal(parameters_of(first), parameters_of(again))
+    assert not torch.equal(parameters_of(first), parameters_of(other))
+    # without a seed the stages of one fit differ from those of the next
+    free = [fast(random_state=None).fit(X, y) for _ in range(2)]
+    assert not torch.equal(parameters_of(free[0]), parameters_of(free[1]))
+
+
+def test_spare_groups_never_mix_classes_and_hold_every_sample_once(table):
+    X, y, _ = table
+    inferrer = fast().fit(X, y).group_inferrer_[-1]
+    for g, label in zip(inferrer.groups_, inferrer.group_classes_, strict=True):
+        assert set(y[inferrer.labels_ == g]) == {label}
+    assert len(inferrer.labels_) == len(y)
+    assert inferrer.cluster_sizes_.sum() == len(y)
+
+
+def test_spare_uses_the_power_of_the_inferrer(table):
+    """Badly separated clusters: the power changes what is trained; well separated ones: 1."""
+    X, y, _ = table
+    low, high = (fast(silhouette_threshold=1.0, high_power=p).fit(X, y) for p in (1.0, 3.0))
+    assert high.group_inferrer_[-1].sampling_power_.tolist() == [3.0, 3.0]
+    assert not torch.equal(parameters_of(low), parameters_of(high))
+    unused = fast(silhouette_threshold=-1.0, high_power=3.0).fit(X, y)
+    assert unused.group_inferrer_[-1].sampling_power_.tolist() == [1.0, 1.0]
+    assert torch.equal(parameters_of(unused), parameters_of(low))
+
+
+def test_spare_tells_whether_group_labels_were_used(table):
+    X, y, group = table
+    clf = fast(early_stopping=True).fit(X, y)
+    assert clf.used_group_labels_ == {"train": False, "validation": False}
+    assert "valid_worst_group_accuracy" in clf.history_
+    clf.fit(X, y, eval_set=(X, y, group))
+    assert clf.used_group_labels_ == {"train": False, "validation": True}
+    # labels that are given are used instead of inferred ones, and that is said
+    clf.fit(X, y, sample_group=group)
+    assert clf.used_group_labels_ == {"train": True, "validation": True}
+    assert clf.group_inferrer_ is None
+
+
+def test_spare_shows_one_bar(table, capfd):
+    X, y, _ = table
+    fast(verbose=1).fit(X, y)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+
+
+def test_spare_survives_a_class_that_cannot_be_split():
+    """Constant samples: one cluster a class, power 1, and plain class-balanced training."""
+    X = np.zeros((20, 3), dtype=np.float32)
+    clf = fast().fit(X, np.arange(20) % 2)
+    inferrer = clf.group_inferrer_[-1]
+    assert inferrer.n_clusters_.tolist() == [1, 1]
+    assert inferrer.sampling_power_.tolist() == [1.0, 1.0]
+
+
+# --------------------------------------------------------------------------------------
+# Effect
+
+
+@pytest.mark.fidelity
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_spare_finds_the_minority_early_and_its_worst_group_is_above_erm(seed):
+    """Images with a colour shortcut in 95 %, end to end, with no group label in training."""
+    train = make_spurious_images(800, image_size=8, random_state=seed)
+    test = make_spurious_images(
+        400, image_size=8, correlation_strength=0.5, random_state=100 + seed
+    )
+
+    def worst(clf):
+        predicted = clf.predict(test.data)
+        return worst_group_accuracy(test.target, predicted, sample_group=test.sample_group)
+
+    erm = ERMClassifier(**NET, **TRAINING, random_state=seed).fit(train.data, train.target)
+    spare = make_spare(**NET, **TRAINING, random_state=seed).fit(train.data, train.target)
+    inferred = spare.infer_groups(train.data, train.target)
+    report = group_inference_report(train.sample_group, inferred, train.target)
+    assert (report["recall"] > 0.9).all()
+    assert (report["precision"] > 0.9).all()
+    assert worst(erm) < 0.2
+    assert worst(spare) > 0.9
+
+
+def test_spare_on_embeddings_raises_the_worst_group(table):
+    X, y, _ = table
+    test = make_spurious_classification(400, correlation_strength=0.5, random_state=1)
+    scores = []
+    for clf in (
+        ERMClassifier(lr=0.1, max_epochs=10, random_state=0),
+        make_spare(lr=0.1, max_epochs=10, random_state=0),
+    ):
+        predicted = clf.fit(X, y).predict(test.data)
+        scores.append(worst_group_accuracy(test.target, predicted, sample_group=test.sample_group))
+    assert scores[1] > scores[0]
