@@ -66,6 +66,7 @@ print(
 # %%
 # Much better, and not yet good: a head can only use what is in the embedding.
 #
-# **When it fails.** A backbone that has learned nothing but the colour, or one trained so long that the groups no longer lie apart
-# (``pipeline[1].silhouette_``), needs end-to-end training: pass the first two steps as
-# ``group_inferrer`` of a classifier with the whole network as its ``module``.
+# **When it fails.** A backbone that has learned nothing but the colour, or one trained so long
+# that the groups no longer lie apart (``pipeline[1].silhouette_``), needs end-to-end training:
+# pass the first two steps as ``group_inferrer`` of a classifier with the whole network as its
+# ``module``.
