@@ -79,9 +79,12 @@ def prepare_peer():
 @contextlib.contextmanager
 def quiet():
     """SpuCo prints its progress."""
-    with open(os.devnull, "w") as sink:
-        with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-            yield
+    with (
+        open(os.devnull, "w") as sink,
+        contextlib.redirect_stdout(sink),
+        contextlib.redirect_stderr(sink),
+    ):
+        yield
 
 
 # --------------------------------------------------------------------------------------

@@ -67,7 +67,8 @@ class BaseTorchClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         ``module_params``.
     weights : str or torchvision weights, default=None
         Pretrained weights of a torchvision model, such as "DEFAULT". Unless transforms are
-        given, images then get the preprocessing that belongs to the weights.
+        given, images in arrays, tensors and files get the preprocessing that belongs to the
+        weights; a dataset makes its own.
     module_params : dict, default=None
         Arguments of a class or callable ``module``, or of a torchvision model.
     group_inferrer : estimator or Pipeline ending in a SpuriousGroupInferrer, default=None

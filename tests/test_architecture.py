@@ -18,6 +18,7 @@ ALLOWED = {
     "utils": [],
     "_version": [],
     "networks": [],
+    "transforms": [],
     "data": BELOW,
     "_engine": [*BELOW, "data"],
     "callbacks": ["_engine"],

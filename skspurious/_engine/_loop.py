@@ -219,10 +219,10 @@ class TrainStep:
                 scaler.update()
             else:
                 self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            self.network.zero_grad()
             if self.schedule is not None:
                 self.schedule.step()
-        return losses.detach(), logits.detach().argmax(1)
+        return losses.detach(), logits.argmax(1)
 
 
 def run_epoch(
@@ -237,7 +237,7 @@ def run_epoch(
     step.network.train()
     n_batches = -(-len(plan) // config.batch_size)
     n_step = config.batch_size * config.gradient_accumulation  # samples of one optimizer step
-    losses, correct, groups, real = [], [], [], []
+    losses, predictions, labels, groups, real = [], [], [], [], []
     batches = iterate_batches(
         train, plan, runtime, config.batch_size, config.train_transform, config.num_workers
     )
@@ -248,7 +248,8 @@ def run_epoch(
         ends_step = i + 1 == n_batches or (start + config.batch_size) % n_step == 0
         loss, prediction = step(batch, share=share, ends_step=ends_step)
         losses.append(loss)
-        correct.append(prediction == batch["y"])
+        predictions.append(prediction)
+        labels.append(batch["y"])
         groups.append(batch["group"])
         real.append(batch["is_real"])
     # The first look at the values of this epoch: here, and not before, the device is waited for.
@@ -256,7 +257,7 @@ def run_epoch(
     total = _summary(
         "train",
         loss,
-        torch.cat(correct),
+        torch.cat(predictions) == torch.cat(labels),
         torch.cat(groups) if train.n_groups else None,
         torch.cat(real) if runtime.n_processes > 1 else torch.ones_like(loss),
         train.n_groups,
@@ -400,7 +401,7 @@ def prepare(X: Any, transform: Transform | None) -> Any:
     if not torch.is_tensor(X):
         return X
     if X.dtype == torch.uint8:
-        return X.float() / 255
+        return X.float().div_(255)
     return X.float() if X.is_floating_point() and X.dtype != torch.float32 else X
 
 

@@ -13,6 +13,7 @@ from skspurious.functional._clustering import (
 from skspurious.functional._dispersion import class_means, find_dispersed
 from skspurious.functional._group_loss import (
     adjusted_group_loss,
+    group_mean_losses,
     group_sums,
     group_weighted_loss,
     update_group_weights,
@@ -42,6 +43,7 @@ __all__ = [
     "find_dispersed",
     "find_line",
     "group_counts",
+    "group_mean_losses",
     "group_means",
     "group_sums",
     "group_weighted_loss",

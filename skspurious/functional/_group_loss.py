@@ -12,7 +12,7 @@ def group_sums(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
 
     Parameters
     ----------
-    values : tensor of shape (n_samples,)
+    values : tensor of shape (..., n_samples)
     group : int64 tensor of shape (n_samples,)
         Ids from 0 to n_groups-1.
     n_groups : int
@@ -20,7 +20,7 @@ def group_sums(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
 
     Returns
     -------
-    sums : tensor of shape (n_groups,)
+    sums : tensor of shape (..., n_groups)
         0 for a group without samples.
 
     Examples
@@ -30,12 +30,31 @@ def group_sums(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
     >>> group_sums(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 2, 2]), 3)
     tensor([1., 0., 6.])
     """
-    sums = torch.zeros(n_groups, dtype=values.dtype, device=values.device)
-    return sums.index_add_(0, group, values)
+    return values.new_zeros(*values.shape[:-1], n_groups).index_add_(-1, group, values)
 
 
-def group_means(sums: Tensor, counts: Tensor) -> Tensor:
-    """Mean loss of each group; 0 for a group without samples."""
+def group_mean_losses(sums: Tensor, counts: Tensor) -> Tensor:
+    """Mean loss of each group.
+
+    Parameters
+    ----------
+    sums : tensor of shape (n_groups,)
+        Sum of the losses of each group.
+    counts : tensor of shape (n_groups,)
+        Samples of each group, or the sum of their weights.
+
+    Returns
+    -------
+    group_loss : tensor of shape (n_groups,)
+        0 for a group without samples.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skspurious.functional import group_mean_losses
+    >>> group_mean_losses(torch.tensor([3.0, 0.0]), torch.tensor([2.0, 0.0]))
+    tensor([1.5000, 0.0000])
+    """
     return torch.where(counts > 0, sums / counts.clamp(min=torch.finfo(sums.dtype).tiny), 0.0)
 
 

@@ -11,7 +11,7 @@ from skspurious._engine._samplers import BalancedBatchSampler, UniformSampler, W
 from skspurious.base import BaseTorchClassifier
 from skspurious.functional._group_loss import (
     adjusted_group_loss,
-    group_means,
+    group_mean_losses,
     group_sums,
     group_weighted_loss,
     update_group_weights,
@@ -201,10 +201,9 @@ class _GroupDROLoss(Objective):
         group = batch["group"]
         weight = torch.ones_like(losses) if batch["weight"] is None else batch["weight"]
         with torch.no_grad():
-            values = torch.stack([weight * losses.detach(), weight], dim=1)
-            sums = torch.stack([group_sums(v, group, len(self.log_q)) for v in values.T])
+            sums = group_sums(torch.stack([weight * losses, weight]), group, len(self.log_q))
             loss_sum, counts = runtime.all_reduce(sums)
-            self._update(group_means(loss_sum, counts), counts)
+            self._update(group_mean_losses(loss_sum, counts), counts)
         return group_weighted_loss(losses, group, weight, self.log_q.exp(), counts)
 
     def _update(self, group_loss, counts):

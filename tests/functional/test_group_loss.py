@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 
 from skspurious.functional._group_loss import (
     adjusted_group_loss,
-    group_means,
+    group_mean_losses,
     group_sums,
     group_weighted_loss,
     update_group_weights,
@@ -40,12 +40,12 @@ def test_group_sums_and_means_by_hand():
     counts = group_sums(torch.ones(3), group, 4)
     assert sums.tolist() == [2.0, 0.0, 5.0, 0.0]
     assert counts.tolist() == [1.0, 0.0, 2.0, 0.0]
-    assert group_means(sums, counts).tolist() == [2.0, 0.0, 2.5, 0.0]
+    assert group_mean_losses(sums, counts).tolist() == [2.0, 0.0, 2.5, 0.0]
 
 
 def test_group_means_of_weights_below_one_are_not_shrunk():
     # Weights 0.25 and 0.25 of losses 1 and 3: the mean is 2, not (0.25 + 0.75) / 1.
-    assert group_means(torch.tensor([1.0]), torch.tensor([0.5])).item() == 2.0
+    assert group_mean_losses(torch.tensor([1.0]), torch.tensor([0.5])).item() == 2.0
 
 
 def test_group_sums_equal_one_hot_and_loop():
@@ -179,7 +179,7 @@ def test_weighted_loss_equals_sum_of_weighted_group_losses():
     losses, group, weight, q = _batch()
     counts = group_sums(weight, group, 5)
     loss = group_weighted_loss(losses, group, weight, q, counts)
-    group_loss = group_means(group_sums(weight * losses, group, 5), counts)
+    group_loss = group_mean_losses(group_sums(weight * losses, group, 5), counts)
     assert_allclose(loss, (q * group_loss).sum(), rtol=1e-12)
     by_loop = 0.0
     for g in group.unique():
