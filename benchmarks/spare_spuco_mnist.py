@@ -3,8 +3,9 @@
     python benchmarks/spare_spuco_mnist.py --data-home PATH_OF_MNIST --seeds 3
 
 Plain training and SPARE on 48,000 MNIST digits whose background colour tells the class in 99.5 %.
-Prints, for every seed, test accuracies and seconds. The true groups are used for these figures
-alone; the settings were chosen on validation images, which are never trained on.
+Prints, for every seed, test accuracies and seconds. SPARE keeps the epoch whose worst *inferred*
+group of the validation images is best. The true groups are used for the printed figures alone; the
+settings were chosen on validation images, which are never trained on.
 """
 
 import argparse
@@ -38,8 +39,8 @@ def spare(seed):
         init_params={"lr": 0.01, "weight_decay": 5e-4, "batch_size": 128},
         lr=0.05,
         lr_schedule="cosine",
-        weight_decay=5e-3,
-        max_epochs=4,
+        weight_decay=1e-2,
+        max_epochs=5,
         batch_size=64,
         train_transform=AUGMENT,
         eval_transform=EVALUATE,
@@ -58,13 +59,17 @@ def main():
     print(f"{os.cpu_count()} cores, {args.threads} threads, torch {torch.__version__}")
     worst = {"ERM": [], "SPARE": []}
     for seed in range(args.seeds):
-        train, held_out = (
+        train, val, held_out = (
             fetch_spuco_mnist(args.data_home, split=split, random_state=seed)
-            for split in ("train", args.split)
+            for split in ("train", "val", args.split)
         )
-        for name, make in (("ERM", plain), ("SPARE", spare)):
+        for name, make in (("SPARE", spare), ("ERM", plain)):
             started = time.perf_counter()
-            classifier = make(seed).fit(train.data, train.target)
+            classifier = make(seed)
+            if name == "SPARE":
+                classifier.fit(train.data, train.target, eval_set=(val.data, val.target))
+            else:
+                classifier.fit(train.data, train.target)
             seconds = time.perf_counter() - started
             report = group_report(
                 held_out.target,
@@ -77,14 +82,16 @@ def main():
             print(
                 f"seed {seed} {name:5} worst group {report.worst_group_accuracy:.4f} "
                 f"adjusted {report.adjusted_accuracy:.4f} "
-                f"average {report.average_accuracy:.4f} {seconds:.0f} s"
+                f"average {report.average_accuracy:.4f} {seconds:.0f} s",
+                flush=True,
             )
             if name == "SPARE":
                 inferrer = classifier.group_inferrer_[-1]
                 print(
                     f"       groups per class {inferrer.n_clusters_.tolist()}, smallest "
                     f"{inferrer.cluster_sizes_.min()}, silhouettes "
-                    f"{np.round(inferrer.silhouette_, 3).tolist()}"
+                    f"{np.round(inferrer.silhouette_, 3).tolist()}, epoch kept "
+                    f"{classifier.best_epoch_}"
                 )
     for name, values in worst.items():
         print(f"{name:5} worst group, mean of {len(values)} seeds: {np.mean(values):.4f}")

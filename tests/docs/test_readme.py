@@ -40,9 +40,9 @@ def test_readme_first_example_is_the_label_free_search(capsys):
     assert "sample_group" not in fit
     assert "spurious_attribute" not in fit
     namespace = {}
-    started = time.perf_counter()
+    started = time.process_time()
     exec(compile(first, "README.md", "exec"), namespace)
-    assert time.perf_counter() - started < 30
+    assert time.process_time() - started < 30  # seconds of work, whatever else runs
     assert namespace["search"].best_estimator_.used_group_labels_ == {
         "train": False,
         "validation": False,
