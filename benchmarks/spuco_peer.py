@@ -22,7 +22,8 @@ load their batches in four worker processes. What is measured:
   clusters, the adjusted Rand index of each class;
 - **evaluate**: the accuracy of each group of the test split, from the images to the table; that
   both tables are the same is checked;
-- **GroupDRO**: one epoch; theirs is ``train()`` of an existing trainer, ours is all of ``fit``;
+- **GroupDRO**: one epoch, from the making of the trainer and all of ``fit``: training alone, and
+  with the accuracy of each group of the validation split, by which both choose the best epoch;
 - **ERM**: one epoch; that ours and the bare loop end with the same weights is checked. The bare
   loop is what one writes by hand, see ``bare_epoch``; it runs with the same fused SGD that we use
   and with SGD as torch makes it by default.
@@ -31,6 +32,7 @@ load their batches in four worker processes. What is measured:
 import argparse
 import contextlib
 import copy
+import functools
 import gzip
 import importlib.util
 import os
@@ -215,20 +217,24 @@ def measure_groups(args, train, network):
     return [row(f"groups, n={len(proba):,}", times, "SpuCo", ">= 20", note)]
 
 
-def measure_evaluate(args, test, network):
-    """Accuracy of each group."""
+def make_peer_evaluator(dataset, model):
+    """SpuCo's evaluation per group; the groups' shares only enter averages, not used here."""
     from spuco.evaluate import Evaluator
 
-    dataset = make_peer_dataset(test)
-    fitted = ERMClassifier(network, **our_params(EVALUATION_BATCH, args.seed))
-    fitted.fit(test.data[:1000], test.target[:1000])  # any weights will do
-    evaluator = Evaluator(
+    return Evaluator(
         testset=dataset,
         group_partition=dataset.group_partition,
         group_weights=dataset.group_weights,
         batch_size=EVALUATION_BATCH,
-        model=copy.deepcopy(fitted.module_),
+        model=model,
     )
+
+
+def measure_evaluate(args, test, network):
+    """Accuracy of each group."""
+    fitted = ERMClassifier(network, **our_params(EVALUATION_BATCH, args.seed))
+    fitted.fit(test.data[:1000], test.target[:1000])  # any weights will do
+    evaluator = make_peer_evaluator(make_peer_dataset(test), copy.deepcopy(fitted.module_))
 
     def theirs():
         with quiet():
@@ -236,10 +242,9 @@ def measure_evaluate(args, test, network):
         return [accuracies[key] / 100 for key in sorted(accuracies)]
 
     def ours():
-        report = group_report(
-            test.target, fitted.predict(test.data), sample_group=test.sample_group
-        )
-        return report["accuracy"].to_numpy()[: len(dataset.group_partition)]
+        prediction = fitted.predict(test.data)
+        report = group_report(test.target, prediction, sample_group=test.sample_group)
+        return report["accuracy"].to_numpy()[: len(evaluator.group_partition)]
 
     times = alternate({"SpuCo": theirs, "ours": ours}, repeats=args.repeats)
     gap = np.abs(np.subtract(times["SpuCo"].result, times["ours"].result)).max()
@@ -247,14 +252,16 @@ def measure_evaluate(args, test, network):
     return [row(f"evaluate, n={len(test.target):,}", times, "SpuCo", ">= 10", note)]
 
 
-def measure_group_dro(args, train, dataset, network, batch_size):
-    """One epoch of GroupDRO."""
+def measure_group_dro(args, train, dataset, valid, network, batch_size):
+    """One epoch of GroupDRO, alone and with the validation that chooses the epoch."""
     from spuco.datasets import GroupLabeledDatasetWrapper
     from spuco.robust_train import GroupDRO
 
     grouped = GroupLabeledDatasetWrapper(dataset, dataset.group_partition)
+    valid_dataset = make_peer_dataset(valid)
+    eval_set = (valid.data, valid.target, valid.sample_group)
 
-    def theirs():
+    def theirs(validates):
         model = copy.deepcopy(network)
         trainer = GroupDRO(
             model=model,
@@ -262,15 +269,30 @@ def measure_group_dro(args, train, dataset, network, batch_size):
             batch_size=batch_size,
             optimizer=torch.optim.SGD(model.parameters(), **SGD),
             num_epochs=1,
+            val_evaluator=make_peer_evaluator(valid_dataset, model) if validates else None,
         )
-        trainer.train()
+        with quiet():
+            trainer.train()
 
-    def ours():
+    def ours(validates):
         clf = GroupDROClassifier(network, **our_params(batch_size, args.seed))
-        clf.fit(train.data, train.target, sample_group=train.sample_group)
+        clf.fit(
+            train.data,
+            train.target,
+            sample_group=train.sample_group,
+            eval_set=eval_set if validates else None,
+        )
 
-    times = alternate({"SpuCo": theirs, "ours": ours}, repeats=args.repeats)
-    return [row(f"GroupDRO epoch, batch size {batch_size}", times, "SpuCo", ">= 2")]
+    rows = []
+    for validates in (False, True):
+        contestants = {
+            "SpuCo": functools.partial(theirs, validates),
+            "ours": functools.partial(ours, validates),
+        }
+        times = alternate(contestants, repeats=args.repeats)
+        name = f"GroupDRO epoch{' with validation' if validates else ''}, batch size {batch_size}"
+        rows.append(row(name, times, "SpuCo", ">= 2"))
+    return rows
 
 
 def bare_epoch(network, images, labels, batch_size, seed, fused):
@@ -304,13 +326,11 @@ def measure_erm(args, train, dataset, network, batch_size):
         clf._make_sampler = lambda train, seed: UniformSampler(len(train), seed=args.seed)
         return clf.fit(train.data, train.target).module_
 
-    def bare(fused):
-        return lambda: bare_epoch(network, images, labels, batch_size, args.seed, fused)
-
+    bare = functools.partial(bare_epoch, network, images, labels, batch_size, args.seed)
     contestants = {
         "SpuCo": theirs,
-        "bare loop": bare(fused=True),
-        "bare loop, default SGD": bare(fused=None),
+        "bare loop": functools.partial(bare, fused=True),
+        "bare loop, default SGD": functools.partial(bare, fused=None),
         "ours": ours,
     }
     times = alternate(contestants, repeats=args.repeats)
@@ -348,7 +368,9 @@ def parse_args():
     parser.add_argument("--data-home", default=os.environ.get("SKSPURIOUS_DATA"))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 128])
-    parser.add_argument("--samples", type=int, help="training rows of all parts but 'build'")
+    parser.add_argument(
+        "--samples", type=int, help="training rows of all parts but 'build'; default all"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--slow-repeats", type=int, default=3, help="of 'build' and 'groups'")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
@@ -373,8 +395,11 @@ def main():
         if "build" in args.parts:
             rows += measure_build(args, Path(folder))
         train = fetch_spuco_mnist(folder, correlation_strength=STRENGTH, random_state=args.seed)
+        valid = fetch_spuco_mnist(folder, split="val", random_state=args.seed)
         test = fetch_spuco_mnist(folder, split="test", random_state=args.seed)
-    train = train if args.samples is None else first_rows(train, args.samples)
+    if args.samples is not None:
+        valid = first_rows(valid, args.samples * len(valid.target) // len(train.target))
+        train = first_rows(train, args.samples)
     network = make_network()
     if "groups" in args.parts:
         rows += measure_groups(args, train, network)
@@ -384,7 +409,7 @@ def main():
         dataset = make_peer_dataset(train)
         for batch_size in args.batch_sizes:
             if "group-dro" in args.parts:
-                rows += measure_group_dro(args, train, dataset, network, batch_size)
+                rows += measure_group_dro(args, train, dataset, valid, network, batch_size)
             if "erm" in args.parts:
                 rows += measure_erm(args, train, dataset, network, batch_size)
     print(

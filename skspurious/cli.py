@@ -86,16 +86,24 @@ def _demo(*, output, seed, quick):
         )
     started = time.perf_counter()
     train, test = (load_spurious_digits(split=split) for split in ("train", "test"))
-    network = LeNet(n_classes=len(train.target_names), image_size=train.data.shape[-1])
-    settings = {"lr": 0.03, "max_epochs": 2 if quick else 20, "random_state": seed}
+    settings = {
+        "module": LeNet,  # the class: its first weights come from the seed
+        "module_params": {
+            "n_classes": len(train.target_names),
+            "image_size": train.data.shape[-1],
+        },
+        "lr": 0.03,
+        "max_epochs": 2 if quick else 20,
+        "random_state": seed,
+    }
 
     print("Plain training (ERMClassifier) ...", flush=True)
-    before = ERMClassifier(network, **settings).fit(train.data, train.target)
+    before = ERMClassifier(**settings).fit(train.data, train.target)
     report_before = _report(before, train, test)
     print(f"\nBefore: accuracy of each group of the test set\n\n{report_before}\n")
 
     print("Groups from early outputs, then balanced retraining (make_spare) ...", flush=True)
-    after = make_spare(network, init_epochs=1 if quick else 3, **settings)
+    after = make_spare(init_epochs=1 if quick else 3, **settings)
     after.fit(train.data, train.target)
     report_after = _report(after, train, test)
     print(f"\nAfter: no group label was used in training or selection\n\n{report_after}\n")
