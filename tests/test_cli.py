@@ -68,5 +68,5 @@ def test_cli_demo_improves_the_worst_group(capsys, tmp_path):
     old, new = re.search(
         r"^worst-group accuracy +(\S+) -> (\S+)$", out, flags=re.MULTILINE
     ).groups()
-    assert float(old) < 0.5
-    assert float(new) > float(old) + 0.3
+    assert float(old) < 0.1
+    assert float(new) > 0.8
