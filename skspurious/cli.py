@@ -93,7 +93,7 @@ def _demo(*, output, seed, quick):
             "n_classes": len(train.target_names),
             "image_size": train.data.shape[-1],
         },
-        # Chosen by SPARE's worst group on the validation split; plain training has the same.
+        # Both stages and plain training have the same settings.
         "optimizer": "adam",
         "lr": 0.005,
         "lr_schedule": "onecycle",

@@ -61,6 +61,15 @@ def test_cli_demo_prints_tables_and_writes_the_report(
     assert not plt.get_fignums()
 
 
+def test_cli_demo_is_reproducible_by_its_seed(capsys, tmp_path):
+    tables = []
+    for seed in ("1", "1", "2"):
+        main(["demo", "--quick", "--seed", seed, "--output", str(tmp_path)])
+        tables.append(capsys.readouterr().out.partition("Report:")[0])
+    assert tables[0] == tables[1]
+    assert tables[0] != tables[2]
+
+
 @pytest.mark.slow
 def test_cli_demo_improves_the_worst_group(capsys, tmp_path):
     assert main(["demo", "--output", str(tmp_path)]) == 0
