@@ -4,13 +4,16 @@ import copy
 import os
 import re
 from abc import ABCMeta
+from dataclasses import replace
 from numbers import Integral, Real
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
@@ -42,6 +45,7 @@ from skspurious.data import (
     unpack_groups,
 )
 from skspurious.functional._split import stratified_split
+from skspurious.utils._parameters import ModuleParametersMixin
 from skspurious.utils._random import check_private_random_state
 from skspurious.utils._sklearn_compat import (
     Interval,
@@ -55,16 +59,17 @@ from skspurious.utils._sklearn_compat import (
 _NOT_IN_FINGERPRINT = ("callbacks", "checkpoint_dir", "device", "num_workers", "verbose")
 
 
-class BaseTorchClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
+class BaseTorchClassifier(ModuleParametersMixin, ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     """Base of the classifiers that train a torch network.
 
     Parameters
     ----------
-    module : None, str, nn.Module, class or callable, default=None
+    module : None, str, nn.Module, class, callable or FrozenEstimator, default=None
         The network. None is a linear head sized in ``fit``; a str names a torchvision model,
         whose head is resized to the classes; an instance is copied before training and never
         changed; a class or callable is called in ``fit``, under the seed, with
-        ``module_params``.
+        ``module_params``; a fitted classifier in a ``FrozenEstimator`` gives a copy of its
+        ``module_``.
     weights : str or torchvision weights, default=None
         Pretrained weights of a torchvision model, such as "DEFAULT". Unless transforms are
         given, images in arrays, tensors and files get the preprocessing that belongs to the
@@ -93,8 +98,9 @@ class BaseTorchClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     gradient_accumulation : int, default=1
         Batches per optimizer step.
     train_transform : callable, default=None
-        Acts on a whole training batch, such as a transform of ``torchvision.transforms.v2``.
-        None is the transform of evaluation: without augmentation both see the same.
+        Acts on a whole training batch, such as a transform of ``torchvision.transforms.v2``
+        (as a value of a search's grid, inside ``v2.Compose``). None is the transform of
+        evaluation: without augmentation both see the same.
     eval_transform : callable, default=None
         Acts on a whole batch in validation and prediction.
     collate_fn : callable, default=None
@@ -142,7 +148,7 @@ class BaseTorchClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     _needs_groups = False
 
     _parameter_constraints: dict = {
-        "module": [None, str, nn.Module, callable],
+        "module": [None, str, nn.Module, callable, FrozenEstimator],
         "weights": [None, str, object],
         "module_params": [dict, None],
         "group_inferrer": [None, BaseEstimator],
@@ -244,6 +250,19 @@ class BaseTorchClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         """The sampler of the method."""
         return UniformSampler(len(train), seed=seed)
 
+    def _train(self, module, train, valid, runtime, seeds):
+        """The fitted network and the result of its last stage; a method may have several.
+
+        ``module`` is the initial network, the method's own to change.
+        """
+        sampler = self._make_sampler(train, seeds[0])
+        objective = self._make_objective(train)
+        result = self._run_stage(module, objective, sampler, train, valid, runtime, seed=seeds[1])
+        return module, result
+
+    def _store_result(self, result):
+        """Learned attributes of the method, from its objective."""
+
     # ----------------------------------------------------------------------------------
     # Fit
 
@@ -303,19 +322,24 @@ class BaseTorchClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             seed=int(seeds[2]),
         )
         self._check_module(module, train, runtime)
-        sampler = self._make_sampler(train, int(seeds[3]))
-        objective = self._make_objective(train)
-        config = self._loop_config(valid, int(seeds[4]))
-        config.fingerprint = self._fingerprint(module, objective, sampler, train, valid)
-        result = fit_loop(module, objective, sampler, train, valid, runtime, config)
-        self.module_ = module
+        self.module_, result = self._train(module, train, valid, runtime, seeds[3:].tolist())
         self.history_ = self._history_frame(result.history)
         self.best_epoch_ = result.best_epoch
         self._store_result(result)
         return self
 
-    def _store_result(self, result):
-        """Learned attributes of the method, from its objective."""
+    def _run_stage(
+        self, module, objective, sampler, train, valid, runtime, *, seed, stage="", **changes
+    ):
+        """Train in place, in one run of the loop; ``changes`` are other fields of its config.
+
+        A method of several stages names each: they keep their checkpoints apart.
+        """
+        config = replace(self._loop_config(valid, seed), **changes)
+        if config.checkpoint_dir is not None:
+            config.checkpoint_dir = Path(config.checkpoint_dir, stage)
+        config.fingerprint = self._fingerprint(module, objective, sampler, train, valid)
+        return fit_loop(module, objective, sampler, train, valid, runtime, config)
 
     def _check_X_y(self, X, y):
         """X as this estimator reads it, and y as an array; lengths are compared."""

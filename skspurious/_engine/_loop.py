@@ -1,4 +1,4 @@
-"""The only training loop: fit_loop -> run_epoch -> train_step -> the method's loss.
+"""The only training loop: fit_loop -> run_epoch -> TrainStep -> the method's loss.
 
 A method supplies an ``Objective`` (per-sample losses and group ids in, scalar out) and a
 sampler. Nothing here waits for the device inside an epoch: losses and predictions of an epoch
@@ -8,6 +8,7 @@ stay on the device until it ends.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from skspurious._engine._modules import forward
 from skspurious._engine._optimizers import make_optimizer, make_schedule
 from skspurious._engine._runtime import Runtime, to_device
 from skspurious._engine._samplers import Sampler
+from skspurious._engine._steps import Objective, TrainStep, make_step
 from skspurious.data import DatasetSamples, TensorSamples
 
 Transform = Callable[[Tensor], Tensor]
@@ -79,35 +81,8 @@ class LoopResult:
 
     history: list[dict]
     best_epoch: int | None
-    objective: "Objective"
+    objective: Objective
     extra: dict = field(default_factory=dict)
-
-
-class Objective(nn.Module):
-    """The loss of ERM, and the base of every other method's loss.
-
-    A method overrides ``reduce`` (what becomes of the per-sample losses) or, if it needs more
-    than the logits, ``forward``. What it remembers from step to step is a buffer, so that it is
-    saved in checkpoints and lives on the right device.
-    """
-
-    def forward(self, module: nn.Module, batch: dict, runtime: Runtime) -> tuple[Tensor, ...]:
-        """Scalar loss, per-sample losses (b,) and logits (b, n_classes) of one batch."""
-        with runtime.autocast():
-            logits = forward(module, batch["X"])
-        losses = F.cross_entropy(logits.float(), batch["y"], reduction="none")
-        return self.reduce(losses, batch, runtime), losses, logits
-
-    def reduce(self, losses: Tensor, batch: dict, runtime: Runtime) -> Tensor:
-        """Mean of the losses, weighted by the sample weights, over all processes."""
-        weight = batch["weight"]
-        if weight is None:
-            return losses.mean()
-        return (weight * losses).sum() / runtime.all_reduce(weight.sum()).clamp(min=1e-12)
-
-    def log(self) -> dict[str, Any]:
-        """What goes into the epoch's row of the history."""
-        return {}
 
 
 def fit_loop(
@@ -147,7 +122,7 @@ def fit_loop(
         if saved is not None:
             progress = saved
         network: Any = torch.compile(module) if config.compile else module
-        step = TrainStep(runtime.wrap(network), objective, optimizer, schedule, runtime, config)
+        step = make_step(runtime.wrap(network), objective, optimizer, schedule, runtime, config)
         history: list[dict] = progress["history"]
         for callback in config.callbacks:
             callback.on_train_begin(
@@ -185,46 +160,6 @@ def fit_loop(
     return LoopResult(history, None if best is None else best["epoch"], objective)
 
 
-class TrainStep:
-    """One batch: loss, gradient, and every ``gradient_accumulation`` batches a step."""
-
-    def __init__(
-        self,
-        network: nn.Module,
-        objective: Objective,
-        optimizer: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler | None,
-        runtime: Runtime,
-        config: LoopConfig,
-    ):
-        self.network, self.objective, self.runtime = network, objective, runtime
-        self.optimizer, self.schedule, self.config = optimizer, schedule, config
-
-    def __call__(self, batch: dict, *, share: float, ends_step: bool) -> tuple[Tensor, Tensor]:
-        """Per-sample losses and predictions of the batch, which is a share of a step's samples."""
-        loss, losses, logits = self.objective(self.network, batch, self.runtime)
-        # Losses are normalised over all processes, and their gradients averaged: hence the factor.
-        factor = self.runtime.n_processes * share
-        if factor != 1:
-            loss = loss * factor
-        scaler = self.runtime.scaler
-        (scaler.scale(loss) if scaler.is_enabled() else loss).backward()
-        if ends_step:
-            if self.config.max_grad_norm is not None:
-                if scaler.is_enabled():
-                    scaler.unscale_(self.optimizer)
-                nn.utils.clip_grad_norm_(self.network.parameters(), self.config.max_grad_norm)
-            if scaler.is_enabled():
-                scaler.step(self.optimizer)
-                scaler.update()
-            else:
-                self.optimizer.step()
-            self.network.zero_grad()
-            if self.schedule is not None:
-                self.schedule.step()
-        return losses.detach(), logits.argmax(1)
-
-
 def run_epoch(
     step: TrainStep,
     plan: Tensor,
@@ -237,19 +172,24 @@ def run_epoch(
     step.network.train()
     n_batches = -(-len(plan) // config.batch_size)
     n_step = config.batch_size * config.gradient_accumulation  # samples of one optimizer step
-    losses, predictions, labels, groups, real = [], [], [], [], []
+    losses, hits, groups, real = [], [], [], []
     batches = iterate_batches(
-        train, plan, runtime, config.batch_size, config.train_transform, config.num_workers
+        train,
+        plan,
+        runtime,
+        config.batch_size,
+        config.train_transform,
+        config.num_workers,
+        reuse_memory=step.reuses_memory,
     )
     for i, batch in enumerate(batches):
         start = i * config.batch_size
         n_left = len(plan) - start
         share = min(config.batch_size, n_left) / min(n_step, n_left + start % n_step)
         ends_step = i + 1 == n_batches or (start + config.batch_size) % n_step == 0
-        loss, prediction = step(batch, share=share, ends_step=ends_step)
+        loss, hit = step(batch, share=share, ends_step=ends_step)
         losses.append(loss)
-        predictions.append(prediction)
-        labels.append(batch["y"])
+        hits.append(hit)
         groups.append(batch["group"])
         real.append(batch["is_real"])
     # The first look at the values of this epoch: here, and not before, the device is waited for.
@@ -257,7 +197,7 @@ def run_epoch(
     total = _summary(
         "train",
         loss,
-        torch.cat(predictions) == torch.cat(labels),
+        torch.cat(hits),
         torch.cat(groups) if train.n_groups else None,
         torch.cat(real) if runtime.n_processes > 1 else torch.ones_like(loss),
         train.n_groups,
@@ -322,33 +262,36 @@ def iterate_batches(
     transform: Transform | None,
     num_workers: int = 0,
     is_shared: bool = True,
+    reuse_memory: bool = False,
 ) -> Iterator[dict]:
     """Batches of the rows of ``plan``: dicts of X, y, group, weight and index.
 
     A batch is global; where processes share it (``is_shared``), each takes every n-th row. A
-    process that gets a row less repeats its first with weight 0 (``is_real`` False).
+    process that gets a row less repeats its first with weight 0 (``is_real`` False). With
+    ``reuse_memory`` the inputs of a batch are overwritten by those of the next.
     """
     parts = list(plan.split(batch_size))
     real: list[Tensor] | None = None
     if is_shared and runtime.n_processes > 1:
         parts, real = _share(parts, runtime)
-    inputs = _read(data.samples, parts, runtime.device, num_workers)
-    on_device = [part.to(data.y.device, non_blocking=True) for part in parts]
-    for i, (X, rows) in enumerate(zip(inputs, on_device, strict=True)):
-        y = data.y.index_select(0, rows)
-        weight = None if data.weight is None else data.weight.index_select(0, rows)
-        is_real = None
-        if real is not None:
-            is_real = real[i].to(y.device)
-            weight = is_real.float() if weight is None else weight * is_real
-        yield {
-            "X": prepare(X, transform),
-            "y": y,
-            "group": None if data.group is None else data.group.index_select(0, rows),
-            "weight": weight,
-            "index": rows,
-            "is_real": is_real,
-        }
+    inputs = _read(data.samples, parts, runtime.device, num_workers, reuse_memory)
+    # What belongs to the samples is gathered for all batches at once; a batch has views of it.
+    sizes = [len(part) for part in parts]
+    index = torch.cat(parts).to(data.y.device)
+    is_real = None if real is None else torch.cat(real).to(data.y.device)
+    weight = None if data.weight is None else data.weight.index_select(0, index)
+    if is_real is not None:
+        weight = is_real.float() if weight is None else weight * is_real
+    columns = {
+        "y": data.y.index_select(0, index),
+        "group": None if data.group is None else data.group.index_select(0, index),
+        "weight": weight,
+        "index": index,
+        "is_real": is_real,
+    }
+    views = {k: repeat(None) if v is None else v.split(sizes) for k, v in columns.items()}
+    for X, *values in zip(inputs, *views.values()):
+        yield {"X": prepare(X, transform), **dict(zip(views, values))}
 
 
 def _share(parts: list[Tensor], runtime: Runtime) -> tuple[list[Tensor], list[Tensor]]:
@@ -371,10 +314,16 @@ def _read(
     parts: list[Tensor],
     device: torch.device,
     num_workers: int,
+    reuse_memory: bool,
 ) -> Iterator[Any]:
     """Inputs of each batch, on the device."""
     if isinstance(samples, TensorSamples):
         source = samples.tensor.device
+        if reuse_memory and device.type == "cpu":
+            memory = torch.empty_like(samples.tensor[: max(len(part) for part in parts)])
+            for part in parts:
+                yield torch.index_select(samples.tensor, 0, part, out=memory[: len(part)])
+            return
         for part in parts:
             X = samples.tensor.index_select(0, part.to(source, non_blocking=True))
             if device.type == "cuda" and source.type == "cpu":

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 
 from skspurious._engine._runtime import seeded
@@ -17,7 +18,7 @@ def forward(module: nn.Module, inputs: Any) -> Tensor:
 
 
 def build_module(
-    module: nn.Module | str | Callable[..., nn.Module] | None,
+    module: nn.Module | FrozenEstimator | str | Callable[..., nn.Module] | None,
     *,
     weights: Any = None,
     module_params: dict | None = None,
@@ -27,6 +28,8 @@ def build_module(
 ) -> nn.Module:
     """The network to train; what the user passed is never changed."""
     params = dict(module_params or {})
+    if isinstance(module, FrozenEstimator):
+        module = module.estimator.module_
     if weights is not None and not isinstance(module, str):
         raise ValueError(
             f"weights={weights!r} goes with the name of a torchvision model; "
@@ -105,6 +108,29 @@ def last_linear(module: nn.Module) -> tuple[str, nn.Linear]:
             f"{type(module).__name__} has no nn.Linear layer, so its head cannot be found. "
             "Wrap it in a module that ends in one."
         )
+    return found[-1]
+
+
+def layer_output(module: nn.Module, inputs: Any, layer: str = "penultimate") -> Tensor:
+    """What ``layer`` gives for a batch; "penultimate" is what the last linear layer is given."""
+    found: list[Tensor] = []
+    if layer == "penultimate":
+        target = last_linear(module)[1]
+        hook = target.register_forward_pre_hook(lambda _, args: found.append(args[0]))
+    else:
+        names = dict(module.named_modules())
+        if layer not in names:
+            raise ValueError(
+                f"layer={layer!r} is not a submodule of {type(module).__name__}. Submodules: "
+                f"{[n for n in names if n][:40]}."
+            )
+        hook = names[layer].register_forward_hook(lambda _, args, output: found.append(output))
+    try:
+        forward(module, inputs)
+    finally:
+        hook.remove()
+    if not found:
+        raise ValueError(f"layer={layer!r} was not called in the forward pass.")
     return found[-1]
 
 

@@ -13,15 +13,18 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from skspurious._engine._loop import LabelledSamples, iterate_batches
-from skspurious._engine._modules import build_module, forward, last_linear
+from skspurious._engine._modules import build_module, forward, layer_output
 from skspurious._engine._runtime import Runtime
 from skspurious.base import BaseTorchClassifier
 from skspurious.data import GroupedData, as_samples, input_kind, unpack_groups
+from skspurious.utils._parameters import ModuleParametersMixin
 from skspurious.utils._random import draw_seed
 from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
 
 
-class _Extractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class _Extractor(
+    ModuleParametersMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """Outputs as an array; scikit-learn wraps this ``transform`` to obey ``set_output``."""
 
     def transform(self, X):
@@ -296,26 +299,3 @@ class FrozenNetwork(BaseTorchClassifier):
             seed=draw_seed(self.random_state),
         ).eval()
         return self
-
-
-def layer_output(module, inputs, layer):
-    """What ``layer`` gives for a batch; "penultimate" is what the last linear layer is given."""
-    found = []
-    if layer == "penultimate":
-        target = last_linear(module)[1]
-        hook = target.register_forward_pre_hook(lambda _, args: found.append(args[0]))
-    else:
-        names = dict(module.named_modules())
-        if layer not in names:
-            raise ValueError(
-                f"layer={layer!r} is not a submodule of {type(module).__name__}. Submodules: "
-                f"{[n for n in names if n][:40]}."
-            )
-        hook = names[layer].register_forward_hook(lambda _, args, output: found.append(output))
-    try:
-        forward(module, inputs)
-    finally:
-        hook.remove()
-    if not found:
-        raise ValueError(f"layer={layer!r} was not called in the forward pass.")
-    return found[-1]

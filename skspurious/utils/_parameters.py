@@ -1,14 +1,18 @@
-"""Shared constructor parameters, written once."""
+"""Shared constructor parameters, written once; and parameters that are torch modules."""
 
+import copy
 import functools
 import inspect
 from typing import Any
+
+from sklearn.base import BaseEstimator
+from torch import nn
 
 MARKER = "shared parameters"
 _HEADING = "Parameters\n----------\n"
 
 
-def extends(base: type) -> Any:
+def extends(base: type, *, without: tuple[str, ...] = ()) -> Any:
     """Class decorator: the constructor takes the keyword parameters of ``base`` as well.
 
     The class writes ``def __init__(self, module=None, *, own=1, **shared)`` and passes
@@ -19,6 +23,8 @@ def extends(base: type) -> Any:
     ----------
     base : type
         The class whose ``__init__`` names the shared parameters, documented in its docstring.
+    without : tuple of str, default=()
+        Parameters of ``base`` that the class does not take.
     """
 
     def decorate(cls: type) -> type:
@@ -26,7 +32,7 @@ def extends(base: type) -> Any:
         shared = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]
         names = {p.name for p in own}
         merged = [p for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        merged += [p for p in shared if p.name not in names]
+        merged += [p for p in shared if p.name not in names | set(without)]
         init = cls.__init__  # type: ignore[misc]
 
         @functools.wraps(init)
@@ -35,20 +41,20 @@ def extends(base: type) -> Any:
 
         __init__.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
         cls.__init__ = __init__  # type: ignore[misc]
-        cls.__doc__ = _merge_docs(cls.__doc__ or "", base.__doc__ or "", names)
+        cls.__doc__ = _merge_docs(cls.__doc__ or "", base.__doc__ or "", names, without)
         return cls
 
     return decorate
 
 
-def _merge_docs(doc: str, base_doc: str, own: set[str]) -> str:
+def _merge_docs(doc: str, base_doc: str, own: set[str], without: tuple[str, ...] = ()) -> str:
     """Put the base's parameter entries where the marker line stands.
 
     A parameter that the class names itself, but does not document, comes first.
     """
     # Without indentation, which Python strips by itself from 3.13 on.
     doc, base_doc = inspect.cleandoc(doc), inspect.cleandoc(base_doc)
-    documented = _entries(doc)
+    documented = {*_entries(doc), *without}
     entries = {name: text for name, text in _entries(base_doc).items() if name not in documented}
     first = "".join(text for name, text in entries.items() if name in own)
     shared = "".join(text for name, text in entries.items() if name not in own)
@@ -65,3 +71,42 @@ def _entries(doc: str) -> dict[str, str]:
             name = line.split(":")[0].strip()
         entries[name] = entries.get(name, "") + line + "\n"
     return entries
+
+
+class ModuleParametersMixin(BaseEstimator):
+    """For estimators some of whose parameters may be torch modules.
+
+    Several transforms of torchvision have a static method ``get_params`` that draws random
+    numbers. scikit-learn takes whatever has that name for an estimator; here a torch module
+    never is one.
+    """
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters of this estimator and, if ``deep``, of the estimators among them.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+
+        Returns
+        -------
+        params : dict
+        """
+        params = super().get_params(deep=False)
+        if deep:
+            for name, value in list(params.items()):
+                if hasattr(value, "get_params") and not isinstance(value, type | nn.Module):
+                    inner = value.get_params().items()
+                    params.update((f"{name}__{key}", part) for key, part in inner)
+        return params
+
+    def __sklearn_clone__(self) -> Any:
+        modules = {k: v for k, v in self.get_params(False).items() if isinstance(v, nn.Module)}
+        rest = copy.copy(self)
+        for name in modules:
+            setattr(rest, name, None)
+        return (
+            super(ModuleParametersMixin, rest)
+            .__sklearn_clone__()
+            .set_params(**copy.deepcopy(modules))
+        )

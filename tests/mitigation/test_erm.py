@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.frozen import FrozenEstimator
 from torch import nn
 
 from skspurious import ERMClassifier, GroupedData
@@ -83,3 +84,13 @@ def test_network_of_the_user_is_not_changed(data):
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name])
     assert not torch.equal(clf.module_[0].weight, network[0].weight)
+
+
+def test_a_fitted_classifier_in_a_frozen_estimator_gives_a_copy_of_its_network(data):
+    X, y, _ = data
+    first = ERMClassifier(max_epochs=3, random_state=0).fit(X, y)
+    before = first.module_.weight.detach().clone()
+    clf = ERMClassifier(FrozenEstimator(first), lr=1e-9, max_epochs=1, random_state=1).fit(X, y)
+    assert_allclose(clf.module_.weight.detach(), before, atol=1e-6)
+    ERMClassifier(FrozenEstimator(first), lr=1.0, max_epochs=2, random_state=1).fit(X, y)
+    assert torch.equal(first.module_.weight, before)

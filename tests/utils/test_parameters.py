@@ -3,9 +3,15 @@
 import inspect
 import pickle
 
+import numpy as np
 import pytest
+from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
+from sklearn.model_selection import GridSearchCV
+from torch import nn
+from torchvision.transforms import v2
 
+from skspurious import ERMClassifier, SpuriousGroupInferrer, TorchFeatureExtractor
 from skspurious.utils._parameters import extends
 
 
@@ -126,3 +132,58 @@ def test_extends_puts_an_own_parameter_without_words_first_with_the_words_of_the
 def test_extends_gives_a_class_that_pickles():
     again = pickle.loads(pickle.dumps(Method("m", lr=0.5)))
     assert again.get_params() == {"module": "m", "power": 2.0, "lr": 0.5, "seed": 0}
+
+
+# --------------------------------------------------------------------------------------
+# Parameters that are torch modules
+
+
+ODD = v2.RandomAffine(10)  # has a static method get_params, with arguments
+ODD_COMPOSED = v2.Compose([ODD])
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        ERMClassifier(train_transform=ODD, group_inferrer=SpuriousGroupInferrer()),
+        TorchFeatureExtractor(ERMClassifier(train_transform=ODD), eval_transform=ODD),
+    ],
+    ids=["classifier", "extractor"],
+)
+def test_a_transform_with_get_params_is_a_value(estimator):
+    name = "train_transform" if hasattr(estimator, "train_transform") else "eval_transform"
+    assert estimator.get_params()[name] is ODD
+    twin = clone(estimator)
+    assert getattr(twin, name) is not ODD  # copied, as scikit-learn copies what is no estimator
+    assert twin.get_params()[name].degrees == ODD.degrees
+    assert twin.set_params(**{name: None}).get_params()[name] is None
+    assert getattr(estimator, name) is ODD
+    assert "RandomAffine" in repr(estimator)
+
+
+def test_estimators_inside_are_descended_into():
+    inferrer = SpuriousGroupInferrer(n_clusters=3)
+    clf = ERMClassifier(train_transform=ODD, group_inferrer=inferrer)
+    assert clf.get_params()["group_inferrer__n_clusters"] == 3
+    twin = clone(clf.set_params(group_inferrer__n_clusters=4))
+    assert twin.group_inferrer.n_clusters == 4
+    assert twin.group_inferrer is not inferrer
+    assert not any("__" in name for name in clf.get_params(deep=False))
+
+
+def test_a_clone_keeps_requests_for_metadata():
+    with config_context(enable_metadata_routing=True):
+        clf = ERMClassifier(train_transform=ODD).set_fit_request(sample_weight=True)
+        assert clone(clf).get_metadata_routing().fit.requests["sample_weight"] is True
+
+
+def test_a_search_with_a_transform():
+    X = np.random.default_rng(0).random((12, 1, 4, 4), dtype=np.float32)
+    clf = ERMClassifier(
+        nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), max_epochs=1, train_transform=ODD
+    )
+    # A list of such transforms to choose from is cloned by scikit-learn itself: compose them.
+    grid = {"train_transform": [ODD_COMPOSED], "lr": [0.1]}
+    for params in ({"lr": [0.1, 0.01]}, grid):
+        search = GridSearchCV(clf, params, cv=2, error_score="raise").fit(X, np.arange(12) % 2)
+        assert search.best_estimator_.train_transform is not None

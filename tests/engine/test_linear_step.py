@@ -1,0 +1,126 @@
+"""The step of a linear layer equals the step by autograd, whatever the method does to losses."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from torch import nn
+
+from skspurious import BalancedRetrainer, ERMClassifier, GroupDROClassifier
+from skspurious._engine import _steps
+from skspurious._engine._loop import LoopConfig, iterate_batches
+from skspurious._engine._runtime import Runtime
+from skspurious._engine._steps import LinearStep, Objective, TrainStep, make_step
+from skspurious.data import TensorSamples
+
+
+@pytest.fixture
+def table():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(70, 5)).astype(np.float32)
+    y = rng.integers(0, 3, size=70)
+    return X, y, 2 * y + rng.integers(0, 2, size=70)
+
+
+def _step(network, objective=None, precision="float32"):
+    runtime = Runtime("cpu", precision)
+    config = LoopConfig(max_epochs=1, batch_size=8, lr=0.1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    return make_step(network, objective or Objective(), optimizer, None, runtime, config)
+
+
+METHODS = {
+    "erm": (ERMClassifier, {}),
+    "group_dro": (GroupDROClassifier, {"adjustment": 0.5}),
+    "balanced weights": (BalancedRetrainer, {"balance": "weights"}),
+}
+OPTIONS = {
+    "plain": {},
+    "adam": {"optimizer": "adam"},
+    "clipped": {"max_grad_norm": 0.05},
+    "accumulated": {"gradient_accumulation": 3},
+    "transform": {"train_transform": lambda X: 2 * X},
+}
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize(("method", "params"), METHODS.values(), ids=METHODS)
+def test_linear_step_equals_autograd(table, monkeypatch, method, params, options, is_weighted):
+    X, y, group = table
+    weight = np.random.default_rng(1).random(len(y)) if is_weighted else None
+    fitted = []
+    for linear in (LinearStep, TrainStep):
+        monkeypatch.setattr(_steps, "LinearStep", linear)
+        clf = method(max_epochs=4, batch_size=16, random_state=0, **params, **options)
+        fitted.append(clf.fit(X, y, sample_group=group, sample_weight=weight))
+    ours, autograd = fitted
+    assert_allclose(
+        ours.module_.weight.detach(), autograd.module_.weight.detach(), rtol=1e-4, atol=1e-6
+    )
+    assert_allclose(
+        ours.module_.bias.detach(), autograd.module_.bias.detach(), rtol=1e-4, atol=1e-6
+    )
+    columns = [c for c in ours.history_ if c != "seconds"]
+    assert_allclose(ours.history_[columns], autograd.history_[columns], rtol=1e-4, atol=1e-6)
+
+
+def test_gradient_by_hand():
+    """Two classes with equal probabilities: the gradient is (1/2 - onehot) x / n."""
+    head = nn.Linear(2, 2)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    X, y = torch.tensor([[2.0, 0.0], [0.0, 4.0]]), torch.tensor([0, 1])
+    losses, _ = _step(head).backward({"X": X, "y": y, "weight": None}, factor=3.0)
+    assert_allclose(losses, np.log([2, 2]), rtol=1e-6)
+    assert_allclose(head.weight.grad, 3 * np.array([[-0.5, 1.0], [0.5, -1.0]]))
+    assert_allclose(head.bias.grad, [0.0, 0.0])
+
+
+def test_a_head_without_bias():
+    head = nn.Linear(3, 2, bias=False)
+    reference = nn.Linear(3, 2, bias=False)
+    reference.load_state_dict(head.state_dict())
+    X, y = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 2
+    _step(head).backward({"X": X, "y": y, "weight": None}, factor=1.0)
+    nn.functional.cross_entropy(reference(X), y).backward()
+    assert_allclose(head.weight.grad, reference.weight.grad, rtol=1e-5, atol=1e-7)
+
+
+class _OwnForward(Objective):
+    def forward(self, module, batch, runtime):
+        return super().forward(module, batch, runtime)
+
+
+def test_only_a_plain_linear_layer_takes_it():
+    assert type(_step(nn.Linear(3, 2))) is LinearStep
+    assert type(_step(nn.Sequential(nn.Linear(3, 2)))) is TrainStep
+    assert type(_step(nn.Linear(3, 2), precision="bf16")) is TrainStep
+    assert type(_step(nn.Linear(3, 2), _OwnForward())) is TrainStep
+    hooked = nn.Linear(3, 2)
+    hooked.register_forward_hook(lambda *_: None)
+    assert type(_step(hooked)) is TrainStep
+    parametrized = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+    assert type(_step(parametrized)) is TrainStep
+    frozen = nn.Linear(3, 2)
+    frozen.bias.requires_grad_(False)
+    assert type(_step(frozen)) is TrainStep
+
+
+@pytest.mark.parametrize("reuse_memory", [False, True])
+def test_batches_have_the_rows_of_the_plan(reuse_memory):
+    from skspurious._engine._loop import LabelledSamples
+
+    X = torch.arange(20.0).reshape(10, 2)
+    data = LabelledSamples(TensorSamples(X), torch.arange(10), torch.arange(10) % 3, n_groups=3)
+    plan = torch.tensor([7, 1, 1, 9, 0])
+    batches = iterate_batches(
+        data, plan, Runtime("cpu"), batch_size=2, transform=None, reuse_memory=reuse_memory
+    )
+    places = set()
+    for batch, rows in zip(batches, plan.split(2), strict=True):
+        assert_allclose(batch["X"], X[rows])
+        assert batch["y"].tolist() == batch["index"].tolist() == rows.tolist()
+        assert batch["group"].tolist() == (rows % 3).tolist()
+        places.add(batch["X"].data_ptr())
+    assert (len(places) == 1) or not reuse_memory
