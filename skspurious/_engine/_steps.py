@@ -99,6 +99,7 @@ class LinearStep(TrainStep):
     class, which a matrix product with few classes is several times faster at.
     """
 
+    network: nn.Linear
     reuses_memory = True
 
     @torch.no_grad()
@@ -127,7 +128,7 @@ class LinearStep(TrainStep):
         return torch.autograd.grad(loss, leaf)[0]
 
 
-def _add_gradient(parameter: nn.Parameter, gradient: Tensor) -> None:
+def _add_gradient(parameter: Tensor, gradient: Tensor) -> None:
     parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
 
