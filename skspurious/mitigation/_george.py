@@ -27,7 +27,7 @@ def make_george(
 
     Parameters
     ----------
-    module : None, str, nn.Module, class or callable, default=None
+    module : None, str, nn.Module, class, callable or FrozenEstimator, default=None
         The network of both stages; each starts anew from it.
     init_epochs : int, default=None
         Epochs of plain training before the embeddings are clustered; None is the second

@@ -30,7 +30,7 @@ def make_spare(
 
     Parameters
     ----------
-    module : None, str, nn.Module, class or callable, default=None
+    module : None, str, nn.Module, class, callable or FrozenEstimator, default=None
         The network of both stages; each starts anew from it.
     init_epochs : int, default=1
         Epochs of plain training before the outputs are clustered.
