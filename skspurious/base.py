@@ -45,7 +45,7 @@ from skspurious.data import (
     unpack_groups,
 )
 from skspurious.functional._split import stratified_split
-from skspurious.utils._parameters import ModuleParametersMixin
+from skspurious.utils._parameters import ModuleParametersMixin, from_preset
 from skspurious.utils._random import check_private_random_state
 from skspurious.utils._sklearn_compat import (
     Interval,
@@ -146,6 +146,7 @@ class BaseTorchClassifier(ModuleParametersMixin, ClassifierMixin, BaseEstimator,
     __metadata_request__score = {"sample_group": True}
 
     _needs_groups = False
+    _presets: dict = {}
 
     _parameter_constraints: dict = {
         "module": [None, str, nn.Module, callable, FrozenEstimator],
@@ -238,6 +239,32 @@ class BaseTorchClassifier(ModuleParametersMixin, ClassifierMixin, BaseEstimator,
         self.callbacks = callbacks
         self.random_state = random_state
         self.verbose = verbose
+
+    @classmethod
+    def preset(cls, name, **changes):
+        """An estimator with the settings that the method's paper has for a data set.
+
+        What the paper leaves open has the default. Augmentation is left to the caller, for it
+        depends on how the images come; ``docs/fidelity.md`` says where a setting is from.
+
+        Parameters
+        ----------
+        name : str
+            Name of the data set, such as "waterbirds".
+        **changes
+            Parameters that replace those of the preset or come on top. Presets of text data
+            need ``module=``: the network that the caller loads.
+
+        Returns
+        -------
+        estimator : estimator of this class, unfitted
+
+        Raises
+        ------
+        ValueError
+            If there is no preset of that name, or it needs a ``module``.
+        """
+        return from_preset(cls, cls._presets, name, **changes)
 
     # ----------------------------------------------------------------------------------
     # What a method supplies

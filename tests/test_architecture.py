@@ -24,9 +24,10 @@ ALLOWED = {
     "callbacks": ["_engine"],
     "base": [*ENGINE, "metrics"],  # score is the worst-group accuracy
     "datasets": [*BELOW, "data"],
+    "preprocessing": ["data"],
     "embedding": [*ENGINE, "base"],
     "group_inference": [*BELOW, "data"],
-    "mitigation": [*ENGINE, "base", "embedding", "group_inference"],
+    "mitigation": [*ENGINE, "base", "embedding", "group_inference", "networks"],
     "metrics": [*BELOW, "data"],
     "model_selection": [*BELOW, "data", "metrics"],
     "inspection": [*BELOW, "data", "metrics", "embedding", "group_inference", "mitigation"],

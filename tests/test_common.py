@@ -6,6 +6,7 @@ import pkgutil
 
 import pytest
 from sklearn.base import BaseEstimator
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
@@ -14,9 +15,16 @@ from skspurious import (
     BalancedRetrainer,
     ERMClassifier,
     GroupDROClassifier,
+    JTTClassifier,
+    LastLayerRetrainer,
+    NSFClassifier,
+    PrunedRetrainer,
+    PruSCNetwork,
     SpuriousGroupInferrer,
+    SpuriousSamplePruner,
     TorchFeatureExtractor,
 )
+from skspurious.preprocessing import GroupedTransformer
 
 # A linear head, trained briefly. Groups are inferred: the checks call fit(X, y).
 FAST = {"lr": 0.1, "max_epochs": 10, "batch_size": 16, "random_state": 0}
@@ -25,9 +33,18 @@ ESTIMATORS = [
     ERMClassifier(group_inferrer=SpuriousGroupInferrer(method="dispersion"), **FAST),
     GroupDROClassifier(group_inferrer=SpuriousGroupInferrer(method="dispersion"), **FAST),
     BalancedRetrainer(group_inferrer=SpuriousGroupInferrer(method="spare", n_init=1), **FAST),
+    JTTClassifier(**FAST),
+    LastLayerRetrainer(group_inferrer=SpuriousGroupInferrer(method="dispersion"), C=1.0, **FAST),
+    NSFClassifier(nsf_lr=0.1, **FAST),
+    PrunedRetrainer(score_epochs=3, **FAST),
+    PruSCNetwork(
+        n_clusters=2, mask_lr=0.3, mask_steps=8, mask_batch_size=8, finetune_lr=0.1, **FAST
+    ),
     SpuriousGroupInferrer(n_init=1),
+    SpuriousSamplePruner(score_epochs=3, **FAST),
     TorchFeatureExtractor(nn.Identity(), layer=""),
     TorchFeatureExtractor(ERMClassifier(**FAST)),
+    GroupedTransformer(StandardScaler()),
 ]
 
 # A weight scales a sample's loss; it does not make the sample be drawn twice.
@@ -48,6 +65,36 @@ EXPECTED_FAILED_CHECKS = {
         "check_sample_weight_equivalence_on_dense_data": (
             "samples are drawn by the inverse size of their group, a number of samples, as in the "
             "papers; weights act on the losses alone, and the inferrer does not see them"
+        )
+    },
+    "JTTClassifier": {
+        "check_sample_weight_equivalence_on_dense_data": (
+            "the error set is a set of samples, drawn more often as in the paper; a weight acts "
+            "on the losses alone, and two copies fall into different mini-batches"
+        )
+    },
+    "LastLayerRetrainer": {
+        "check_sample_weight_equivalence_on_dense_data": (
+            "balanced draws take as many samples of each group as the smallest has, whatever "
+            "their weights, and the inferrer does not see them"
+        )
+    },
+    "NSFClassifier": {
+        "check_sample_weight_equivalence_on_dense_data": (
+            "means, map and parts are those of repeated samples, but the head's batches are drawn "
+            "at random, as in the paper, as many as the smaller part has samples"
+        )
+    },
+    "PruSCNetwork": {
+        "check_sample_weight_equivalence_on_dense_data": (
+            "clusters and the balanced set are made of samples, whatever their weights, which act "
+            "on the losses alone; two copies fall into different mini-batches"
+        )
+    },
+    "PrunedRetrainer": {
+        "check_sample_weight_equivalence_on_dense_data": (
+            "a share of the samples of each class is pruned, by their number; weights act on the "
+            "losses alone, and two copies fall into different mini-batches"
         )
     },
 }
@@ -71,6 +118,12 @@ def public_estimators():
     return names
 
 
+# PruSC, on a few dozen samples whose clusters are the classes.
+@pytest.mark.filterwarnings("ignore:.*two such clusters are needed:UserWarning")
+@pytest.mark.filterwarnings("ignore:the balanced set has:UserWarning")
+@pytest.mark.filterwarnings("ignore:sparsity 0|every logit of:UserWarning")
+@pytest.mark.filterwarnings("ignore:the error set is:UserWarning")  # JTT, on a few dozen samples
+@pytest.mark.filterwarnings("ignore:no sample was rescued:UserWarning")  # NSF, without a shortcut
 @parametrize_with_checks(ESTIMATORS, expected_failed_checks=expected_failed_checks)
 def test_scikit_learn_checks(estimator, check):
     check(estimator)

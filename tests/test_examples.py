@@ -7,29 +7,45 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-NEEDS_MNIST = {"plot_from_zero_to_a_good_worst_group.py"}
+TOO_LONG = {"plot_from_zero_to_a_good_worst_group"}  # minutes: run by hand
+
+# By how much an example raises the worst group, where that is not 0.3; and what it needs.
+GAIN = {"plot_income": 0.1, "plot_reviews": 0.05}
+NEEDS = {
+    "plot_from_zero_to_a_good_worst_group": "MNIST",
+    "plot_income": "adult.csv.gz",
+    "plot_reviews": "(package|reviews)",
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
-    [p for p in sorted(EXAMPLES.rglob("plot_*.py")) if p.name not in NEEDS_MNIST],
+    [p for p in sorted(EXAMPLES.rglob("plot_*.py")) if p.stem not in TOO_LONG],
     ids=lambda p: p.stem,
 )
-def test_example_raises_the_worst_group(path, capsys):
-    names = runpy.run_path(str(path))
+def test_example_raises_the_worst_group(path, capsys, request, monkeypatch):
+    if path.stem in NEEDS:
+        monkeypatch.setenv("SKSPURIOUS_DATA", str(request.getfixturevalue("real_data")))
+    try:
+        names = runpy.run_path(str(path))
+    except SystemExit as reason:
+        pytest.skip(str(reason))
     if "reports" in names:
-        before, after = names["reports"].values()
+        before, *_, after = names["reports"].values()
     else:
         before, after = names["before"], names["after"]
-    assert after.worst_group_accuracy > before.worst_group_accuracy + 0.3
-    assert "worst group" in capsys.readouterr().out
+    gain = after.worst_group_accuracy - before.worst_group_accuracy
+    assert gain > GAIN.get(path.stem, 0.3)
+    assert re.search("worst[ -]group", capsys.readouterr().out)
 
 
-def test_example_without_its_data_says_what_it_needs(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", NEEDS)
+def test_example_without_its_data_says_what_it_needs(name, tmp_path, monkeypatch):
     monkeypatch.setenv("SKSPURIOUS_DATA", str(tmp_path))
-    with pytest.raises(SystemExit, match="needs MNIST"):
-        runpy.run_path(str(EXAMPLES / "mitigation" / "plot_from_zero_to_a_good_worst_group.py"))
+    (path,) = EXAMPLES.rglob(f"{name}.py")
+    with pytest.raises(SystemExit, match=f"needs .*{NEEDS[name]}"):
+        runpy.run_path(str(path))
 
 
 def test_every_example_has_a_title_that_asks_and_says_when_it_fails():

@@ -112,4 +112,94 @@ class BalancedBatchSampler:
         return walk[start - first * n : stop - first * n]
 
 
-Sampler = UniformSampler | WeightedSampler | SubsetSampler | BalancedBatchSampler
+class CellBatchSampler:
+    """Batches in which clusters meet classes: equally many rows of each cell, a class in a cluster.
+
+    Where all cells fit into a batch, every batch has all of them. Otherwise it has the cells of
+    a few clusters, other ones in every batch, and of a few classes. So a row has rows of its
+    class from other clusters beside it, and rows of other classes from its own cluster, wherever
+    there are any. The rows of a cell are walked in a random order, round and round within an
+    epoch, and all batches have the same size.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_rows,), int
+        The rows to draw.
+    cluster, label : ndarrays of shape (n_rows,), int
+        Cluster and class of each of them.
+    batch_size : int
+        At least 4: two clusters of two classes.
+    n_batches : int
+        Batches of an epoch.
+    seed : int
+    """
+
+    def __init__(
+        self,
+        rows: np.ndarray,
+        cluster: np.ndarray,
+        label: np.ndarray,
+        *,
+        batch_size: int,
+        n_batches: int,
+        seed: int,
+    ):
+        if batch_size < 4:
+            raise ValueError(
+                f"batch_size={batch_size} cannot hold two clusters of two classes: use at least 4."
+            )
+        self.rows = np.asarray(rows, dtype=np.int64)
+        cells, self.cell = np.unique(np.stack([cluster, label]), axis=1, return_inverse=True)
+        self.cell_cluster, self.cell_label = cells
+        self.batch_size, self.n_batches, self.seed = batch_size, n_batches, seed
+
+    def __call__(self, epoch: int) -> Tensor:
+        rng = _generator(self.seed, epoch)
+        n_cells = len(self.cell_cluster)
+        order = np.lexsort((rng.random(len(self.rows)), self.cell))
+        size = np.bincount(self.cell, minlength=n_cells)
+        start = np.cumsum(size) - size
+        drawn = np.zeros(n_cells, dtype=np.int64)
+        plan = []
+        for _ in range(self.n_batches):
+            chosen = rng.permutation(self._choose(rng))
+            quota = np.full(len(chosen), self.batch_size // len(chosen))
+            quota[: self.batch_size % len(chosen)] += 1
+            first = np.repeat(np.cumsum(quota) - quota, quota)
+            place = np.repeat(drawn[chosen], quota) + np.arange(self.batch_size) - first
+            position = np.repeat(start[chosen], quota) + place % np.repeat(size[chosen], quota)
+            plan.append(rng.permutation(self.rows[order[position]]))
+            drawn[chosen] += quota
+        return torch.from_numpy(np.concatenate(plan))
+
+    def _choose(self, rng: np.random.Generator) -> np.ndarray:
+        """The cells of one batch."""
+        if len(self.cell_cluster) <= self.batch_size:
+            return np.arange(len(self.cell_cluster))
+        # Half of the batch at most for one cluster, so that there are two.
+        labels = rng.permutation(np.unique(self.cell_label))[: self.batch_size // 2]
+        allowed = np.isin(self.cell_label, labels)
+        clusters = rng.permutation(np.unique(self.cell_cluster))
+        place = np.argsort(clusters)[np.searchsorted(np.sort(clusters), self.cell_cluster)]
+        candidates = np.flatnonzero(allowed)
+        candidates = candidates[np.argsort(place[candidates], kind="stable")]
+        _, n_of_cluster = np.unique(place[candidates], return_counts=True)
+        n_whole = np.cumsum(n_of_cluster)
+        n_fitting = n_whole[n_whole <= self.batch_size]
+        return self._paired(candidates[: n_fitting[-1]])
+
+    def _paired(self, chosen: np.ndarray) -> np.ndarray:
+        """Without the cells that are alone in the batch, but would not be in another one."""
+        while True:
+            cluster, label = self.cell_cluster[chosen], self.cell_label[chosen]
+            is_alone = (np.bincount(cluster)[cluster] < 2) | (np.bincount(label)[label] < 2)
+            could_be_paired = (np.bincount(self.cell_cluster)[cluster] > 1) & (
+                np.bincount(self.cell_label)[label] > 1
+            )
+            kept = chosen[~(is_alone & could_be_paired)]
+            if len(kept) == len(chosen) or len(kept) == 0:
+                return chosen
+            chosen = kept
+
+
+Sampler = UniformSampler | WeightedSampler | SubsetSampler | BalancedBatchSampler | CellBatchSampler

@@ -1,4 +1,4 @@
-"""TorchFeatureExtractor: embeddings, logits or probabilities of a network, batch by batch."""
+"""TorchFeatureExtractor: embeddings, logits, probabilities or hardness, batch by batch."""
 
 import os
 import tempfile
@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from skspurious._engine._loop import LabelledSamples, iterate_batches
-from skspurious._engine._modules import build_module, forward, layer_output
+from skspurious._engine._modules import build_module, forward, last_linear, layer_output
 from skspurious._engine._runtime import Runtime
 from skspurious.base import BaseTorchClassifier
 from skspurious.data import GroupedData, as_samples, input_kind, unpack_groups
@@ -88,8 +88,12 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
     layer : str, default="penultimate"
         "penultimate" is the input of the last linear layer; any other name is a submodule of
         the network, whose output is taken.
-    output : {"embedding", "logits", "proba"}, default="embedding"
-        "logits" is the output of the network and "proba" its softmax; both ignore ``layer``.
+    output : {"embedding", "logits", "proba", "hardness"}, default="embedding"
+        "logits" is the output of the network and "proba" its softmax. "hardness" is one number a
+        sample, for networks with two classes: the input x of the last linear layer along the
+        direction that decides, ``x . (w_1 - w_0) / ||w_1 - w_0||``, which is the difference of
+        the logits up to scale and offset (GEORGE's loss component [1]_). All three ignore
+        ``layer``.
     dtype : {"float32", "float16"}, default="float32"
         Type of the result; half precision takes half the memory.
     memmap_dir : path, default=None
@@ -128,6 +132,15 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
     One forward pass over the data, without gradients, in evaluation mode. Groups that ``X``
     carries (``GroupedData``) go on to the next step, but never into the network.
 
+    For more than two classes hardness is not defined; the margin of the logits takes its place,
+    ``TorchFeatureExtractor(output="logits")`` before ``SpuriousGroupInferrer(reduction="margin")``.
+
+    References
+    ----------
+    .. [1] N. Sohoni, J. Dunnmon, G. Angus, A. Gu, C. Ré, "No Subclass Left Behind:
+       Fine-Grained Robustness in Coarse-Grained Classification Problems", NeurIPS 2020.
+       arXiv:2011.12945.
+
     Examples
     --------
     >>> from skspurious import ERMClassifier, TorchFeatureExtractor
@@ -143,7 +156,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         "module": [str, nn.Module, BaseEstimator],
         "weights": [None, str, object],
         "layer": [str],
-        "output": [StrOptions({"embedding", "logits", "proba"})],
+        "output": [StrOptions({"embedding", "logits", "proba", "hardness"})],
         "dtype": [StrOptions({"float32", "float16"})],
         "memmap_dir": [None, str, os.PathLike],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -262,6 +275,9 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
     def _output(self, module, inputs):
         if self.output == "embedding":
             return layer_output(module, inputs, self.layer)
+        if self.output == "hardness":
+            x = layer_output(module, inputs, "penultimate").float().flatten(1)
+            return (x * _hardness_direction(module)).sum(1, keepdim=True)
         logits = forward(module, inputs)
         return logits if self.output == "logits" else logits.float().softmax(1)
 
@@ -279,6 +295,17 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def _hardness_direction(module):
+    """Unit vector from the weights of class 0 to those of class 1."""
+    weight = last_linear(module)[1].weight.float()
+    if len(weight) != 2:
+        raise ValueError(
+            f"output='hardness' is for two classes, the last linear layer has {len(weight)} "
+            "outputs: use output='logits' and SpuriousGroupInferrer(reduction='margin')."
+        )
+    return nn.functional.normalize(weight[1] - weight[0], dim=0)
 
 
 class FrozenNetwork(BaseTorchClassifier):

@@ -11,7 +11,9 @@ __all__ = [
     "kmeans_1d",
     "kmeans_centers",
     "merge_small_clusters",
+    "row_ids",
     "seed_centers",
+    "select_subclusters",
     "squared_distances_to",
     "unique_rows",
 ]
@@ -45,9 +47,34 @@ def unique_rows(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     (array([0., 1.]), array([1, 0]), array([1, 2]))
     """
     X = np.ascontiguousarray(X) + 0.0  # -0.0 and 0.0 are equal but differ in their bytes
-    as_bytes = X.view(np.dtype((np.void, X.dtype.itemsize * X.shape[1]))).ravel()
-    _, index, count = np.unique(as_bytes, return_index=True, return_counts=True)
+    _, index, count = np.unique(_row_bytes(X), return_index=True, return_counts=True)
     return X[index], index, count.astype(np.int64)
+
+
+def row_ids(X: np.ndarray) -> np.ndarray:
+    """Number of every row among the distinct rows, which have an order of their own.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        The rows.
+
+    Returns
+    -------
+    row_id : ndarray of shape (n_samples,), int64
+        Position of the row in ``unique_rows(X)[0]``: the same for equal rows.
+
+    Examples
+    --------
+    >>> row_ids(np.array([[1.0], [0.0], [1.0]]))
+    array([1, 0, 1])
+    """
+    return np.unique(_row_bytes(np.ascontiguousarray(X) + 0.0), return_inverse=True)[1].ravel()
+
+
+def _row_bytes(X: np.ndarray) -> np.ndarray:
+    """Every row as one value, whose order is that of its bytes."""
+    return X.view(np.dtype((np.void, X.dtype.itemsize * X.shape[1]))).ravel()
 
 
 def find_line(X: np.ndarray) -> np.ndarray | None:
@@ -361,6 +388,83 @@ def merge_small_clusters(
         if len(kept) == 1 or size[smallest] >= max(min_cluster_size, 1):
             return kept, label
         kept = np.delete(kept, smallest)
+
+
+def select_subclusters(
+    parent: np.ndarray,
+    *,
+    new_silhouette: np.ndarray,
+    old_silhouette: np.ndarray,
+    loss: np.ndarray,
+    size: np.ndarray,
+    valid_size: np.ndarray | None = None,
+    min_silhouette: float = 0.0,
+    min_share: float = 0.005,
+    min_size: int = 25,
+    min_rest: int = 1,
+) -> np.ndarray:
+    """Which parts of clusters become clusters themselves, by GEORGE's four criteria [1]_.
+
+    A part is kept where (i) its samples have a larger mean silhouette after all clusters are
+    split than before, and one above `min_silhouette`; (ii) its mean loss is at least that of its
+    cluster; (iii) it has at least `min_size` samples and at least `min_share` of all; and (iv) at
+    least `min_size` validation samples fall into it.
+
+    Parameters
+    ----------
+    parent : ndarray of shape (n_parts,), int64
+        The cluster of every part.
+    new_silhouette, old_silhouette : ndarray of shape (n_parts,)
+        Mean silhouette of the part's samples among the parts, and among the clusters.
+    loss : ndarray of shape (n_parts,)
+        Mean loss of the part's samples.
+    size : ndarray of shape (n_parts,)
+        Samples of every part.
+    valid_size : ndarray of shape (n_parts,), default=None
+        Validation samples of every part; None leaves out criterion (iv).
+    min_silhouette : float, default=0.0
+        Floor of criterion (i).
+    min_share : float, default=0.005
+        Smallest share of the samples of all parts.
+    min_size : int, default=25
+        Fewest samples, also in validation.
+    min_rest : int, default=1
+        Fewest samples that may be left in a cluster, unless none are: where there are fewer, the
+        smallest of its kept parts is given back.
+
+    Returns
+    -------
+    kept : ndarray of shape (n_parts,), bool
+
+    References
+    ----------
+    .. [1] N. Sohoni, J. Dunnmon, G. Angus, A. Gu, C. Ré. "No Subclass Left Behind: Fine-Grained
+       Robustness in Coarse-Grained Classification Problems." NeurIPS 2020. arXiv:2011.12945.
+
+    Examples
+    --------
+    >>> select_subclusters(
+    ...     np.array([0, 0]),
+    ...     new_silhouette=np.array([0.8, 0.9]),
+    ...     old_silhouette=np.array([0.5, 0.4]),
+    ...     loss=np.array([0.1, 2.0]),  # 0.385 in the cluster
+    ...     size=np.array([170, 30]),
+    ... )
+    array([False,  True])
+    """
+    total = np.bincount(parent, weights=size)
+    cluster_loss = np.bincount(parent, weights=loss * size) / total
+    kept = new_silhouette > np.maximum(old_silhouette, min_silhouette)
+    kept &= loss >= cluster_loss[parent] - 1e-9 * np.abs(cluster_loss[parent])
+    kept &= size >= max(min_share * size.sum(), min_size)
+    if valid_size is not None:
+        kept &= valid_size >= min_size
+    for cluster in range(len(total)):
+        own = np.flatnonzero(parent == cluster)
+        while kept[own].any() and 0 < size[own][~kept[own]].sum() < min_rest:
+            left = own[kept[own]]
+            kept[left[np.argmin(size[left])]] = False
+    return kept
 
 
 # ------------------------------------------------------------- one dimension, exactly

@@ -6,8 +6,12 @@ from skspurious.functional._clustering import squared_distances_to
 
 __all__ = ["class_means", "find_dispersed"]
 
+_CHUNK = 4096  # rows converted to float64 at a time
 
-def class_means(X: np.ndarray, y: np.ndarray) -> np.ndarray:
+
+def class_means(
+    X: np.ndarray, y: np.ndarray, *, sample_weight: np.ndarray | None = None
+) -> np.ndarray:
     """Mean of every class, summed in float64.
 
     Parameters
@@ -16,6 +20,8 @@ def class_means(X: np.ndarray, y: np.ndarray) -> np.ndarray:
         The embedding.
     y : ndarray of shape (n_samples,)
         Class of every sample, codes 0..n_classes-1, each of which occurs.
+    sample_weight : ndarray of shape (n_samples,), default=None
+        Weight of every sample, not negative; None weighs them equally.
 
     Returns
     -------
@@ -24,7 +30,7 @@ def class_means(X: np.ndarray, y: np.ndarray) -> np.ndarray:
     Raises
     ------
     ValueError
-        If a class has no sample.
+        If a class has no sample, or none of positive weight.
 
     Examples
     --------
@@ -37,7 +43,19 @@ def class_means(X: np.ndarray, y: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"y has no sample of class {np.argmin(size)}: number the classes that occur 0, 1, ..."
         )
-    return np.stack([X[y == k].mean(axis=0, dtype=np.float64) for k in range(len(size))])
+    if sample_weight is None:
+        return np.stack([X[y == k].mean(axis=0, dtype=np.float64) for k in range(len(size))])
+    weight = np.asarray(sample_weight, dtype=np.float64)
+    total = np.bincount(y, weights=weight)
+    if (total <= 0).any():
+        raise ValueError(f"sample_weight has no positive weight in class {np.argmin(total)}.")
+    means = np.zeros((len(size), X.shape[1]))
+    for k in range(len(size)):
+        rows = np.flatnonzero(y == k)
+        for start in range(0, len(rows), _CHUNK):
+            part = rows[start : start + _CHUNK]
+            means[k] += weight[part] @ X[part].astype(np.float64)
+    return means / total[:, None]
 
 
 def find_dispersed(

@@ -10,6 +10,7 @@ from skspurious.functional._clustering import find_line
 
 __all__ = [
     "SilhouetteScore",
+    "mean_silhouettes",
     "score_partitions",
     "silhouette_samples",
     "silhouette_samples_1d",
@@ -182,13 +183,9 @@ def stratified_silhouette(
     """
     if n_per_cluster < 2:
         raise ValueError(f"n_per_cluster={n_per_cluster}: distances need at least 2.")
-    size = np.bincount(labels)
-    key = np.random.default_rng(random_state).random(len(X))
-    order = np.lexsort((key, labels))
-    rank = np.arange(len(X)) - np.repeat(np.cumsum(size) - size, size)
-    drawn = order[rank < n_per_cluster]
+    drawn = _draw_per_cluster(labels, n_per_cluster, random_state)
     sample = silhouette_samples(X[drawn], labels[drawn])
-    return _summarize_sample(sample, labels[drawn], size)
+    return _summarize_sample(sample, labels[drawn], np.bincount(labels))
 
 
 def score_partitions(
@@ -254,6 +251,72 @@ def score_partitions(
     return [_summarize_exact(sample, label, count) for sample, label in zip(samples, labels)]
 
 
+def mean_silhouettes(
+    X: np.ndarray,
+    partitions: Sequence[np.ndarray],
+    part: np.ndarray,
+    *,
+    method: str = "auto",
+    sample_count: np.ndarray | None = None,
+    n_per_cluster: int = 200,
+    random_state: int = 0,
+    device: str = "cpu",
+) -> np.ndarray:
+    """Mean silhouette of the samples of every part, in several partitions.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        The rows.
+    partitions : sequence of ndarray of shape (n_samples,)
+        Cluster of every row, ids 0..k-1 with k > 1, in each partition.
+    part : ndarray of shape (n_samples,)
+        Part of every row, ids 0..n_parts-1; each lies in one cluster of each partition.
+    method : {"auto", "exact", "stratified"}, default="auto"
+        As in :func:`score_partitions`. "stratified" takes a sample of every part, whose members
+        stand for as many as there are.
+    sample_count : ndarray of shape (n_samples,), default=None
+        How often each row counts; None is once.
+    n_per_cluster : int, default=200
+        Members of every part in the stratified sample.
+    random_state : int, default=0
+        Seed of the stratified sample.
+    device : str, default="cpu"
+        Torch device of the exact distances.
+
+    Returns
+    -------
+    silhouette : ndarray of shape (n_partitions, n_parts), float64
+
+    Examples
+    --------
+    >>> X = np.array([[0.0], [1.0], [5.0], [6.0]])
+    >>> mean_silhouettes(X, [np.array([0, 0, 1, 1])], np.array([0, 0, 1, 2])).round(3)
+    array([[0.798, 0.778, 0.818]])
+    """
+    labels, count = np.stack(partitions), _check_count(sample_count, len(X))
+    position = None if method == "stratified" else find_line(X)
+    if position is not None:
+        sample = silhouette_samples_1d(position, labels, sample_count=sample_count)
+    elif method == "exact" or (method == "auto" and _is_affordable(X, device)):
+        sample = silhouette_samples(X, labels, sample_count=sample_count, device=device)
+    else:
+        row = np.repeat(np.arange(len(X)), count.astype(np.int64))
+        drawn = row[_draw_per_cluster(part[row], n_per_cluster, random_state)]
+        size = np.bincount(part, weights=count)
+        X, labels, part = X[drawn].astype(np.float64), labels[:, drawn], part[drawn]
+        count = (size / np.bincount(part))[part]
+        X = X - X.mean(axis=0)
+        members = [_membership(label, count) for label in labels]
+        stacked = _distance_sums(X, np.concatenate(members, axis=1), 2**21, device)
+        sums = np.split(stacked, np.cumsum([m.shape[1] for m in members])[:-1], axis=1)
+        sample = np.stack(
+            [_coefficients(s, label, m, count) for s, label, m in zip(sums, labels, members)]
+        )
+    total = np.bincount(part, weights=count)
+    return np.stack([np.bincount(part, weights=s * count) / total for s in sample])
+
+
 # ------------------------------------------------------------------------- helpers
 
 
@@ -264,6 +327,15 @@ def _is_affordable(X: np.ndarray, device: str) -> bool:
     return n_pairs <= _MAX_DISTANCES.get(kind, _MAX_DISTANCES["cpu"]) and n_pairs * X.shape[
         1
     ] <= _MAX_PRODUCTS.get(kind, _MAX_PRODUCTS["cpu"])
+
+
+def _draw_per_cluster(labels: np.ndarray, n_per_cluster: int, random_state: int) -> np.ndarray:
+    """Rows drawn of every cluster: so many, or all where there are fewer."""
+    size = np.bincount(labels)
+    key = np.random.default_rng(random_state).random(len(labels))
+    order = np.lexsort((key, labels))
+    rank = np.arange(len(labels)) - np.repeat(np.cumsum(size) - size, size)
+    return order[rank < n_per_cluster]
 
 
 def _check_count(sample_count: np.ndarray | None, n_samples: int) -> np.ndarray:
@@ -317,18 +389,20 @@ def _squared_distance_sums(X: np.ndarray, member: np.ndarray) -> np.ndarray:
     return np.maximum(squared + spread, 0.0) * size
 
 
-def _coefficients(sums: np.ndarray, label: np.ndarray, member: np.ndarray) -> np.ndarray:
-    """Silhouettes from the sums of distances to every cluster."""
+def _coefficients(
+    sums: np.ndarray, label: np.ndarray, member: np.ndarray, own: np.ndarray | float = 1.0
+) -> np.ndarray:
+    """Silhouettes from the sums of distances to every cluster, in which a sample counts `own`."""
     size = member.sum(axis=0)
     row = np.arange(len(label))
     own_size = size[label]
     with np.errstate(divide="ignore", invalid="ignore"):
-        a = sums[row, label] / (own_size - 1.0)
+        a = sums[row, label] / (own_size - own)
         mean = np.where(size > 0.0, sums / size, np.inf)
         mean[row, label] = np.inf
         b = mean.min(axis=1)
         silhouette = (b - a) / np.maximum(a, b)
-    silhouette[(own_size <= 1.0) | ~np.isfinite(silhouette)] = 0.0
+    silhouette[(own_size <= own) | ~np.isfinite(silhouette)] = 0.0
     return silhouette
 
 

@@ -1,9 +1,43 @@
-"""Splits of an index array that keep every stratum on both sides."""
+"""Splits that keep every stratum on both sides, and subsets that balance groups."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["stratified_split"]
+__all__ = ["balanced_subset", "stratified_split"]
+
+
+def balanced_subset(group: ArrayLike, rng: np.random.Generator) -> NDArray[np.int64]:
+    """As many rows of every group that occurs as the smallest of them has.
+
+    Parameters
+    ----------
+    group : array-like of shape (n_samples,), int
+        Ids from 0; ids that do not occur are left out.
+    rng : numpy.random.Generator
+        Decides which rows of a group are kept: without replacement, all equally likely.
+
+    Returns
+    -------
+    rows : ndarray of int64
+        Sorted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skspurious.functional import balanced_subset
+    >>> group = np.array([0, 0, 0, 0, 2, 2])
+    >>> group[balanced_subset(group, np.random.default_rng(0))]
+    array([0, 0, 2, 2])
+    """
+    group = np.asarray(group)
+    order = rng.permutation(len(group))
+    sizes = np.bincount(group)
+    n_kept = sizes[sizes > 0].min()
+    # Rank of each row within its group, in the permuted order.
+    by_group = order[np.argsort(group[order], kind="stable")]
+    start = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    rank = np.arange(len(group)) - start
+    return np.sort(by_group[rank < n_kept])
 
 
 def stratified_split(

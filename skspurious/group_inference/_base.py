@@ -1,18 +1,13 @@
-"""What the methods share: the clustering of one class, and groups as centers nested in classes."""
+"""What the methods share: what a method is, and groups nested in classes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.decomposition import PCA
 
 from skspurious.functional._clustering import (
     assign_nearest,
-    find_line,
-    kmeans_1d,
-    kmeans_centers,
-    merge_small_clusters,
-    seed_centers,
     squared_distances_to,
     unique_rows,
 )
@@ -20,173 +15,75 @@ from skspurious.functional._silhouette import score_partitions
 
 
 @dataclass(frozen=True)
-class MethodDefaults:
-    """What "auto" means for one method."""
+class Method:
+    """One method: how it finds groups, and what "auto" means for it.
 
-    normalize: bool
+    Exactly one of `candidates` and `split` is given. `candidates` makes clusterings of rows,
+    among which the silhouette chooses; `split` makes the groups of all classes by itself.
+    """
+
+    candidates: Callable | None = None
+    split: Callable | None = None
+    normalize: bool = False
     max_clusters: int = 1
     criterion: str = "macro"
     high_power: float = 1.0
 
 
-class ClusterSettings(NamedTuple):
-    """Resolved parameters of the clustering of a class."""
+class Settings(NamedTuple):
+    """Resolved parameters of a method."""
 
-    choose: object  # picks one of several SilhouetteScore by its index
+    candidates: Callable | None
+    choose: Callable  # picks one of several SilhouetteScore by its index
     criterion: str
     max_clusters: int
     min_cluster_size: int
     min_silhouette: float | None
+    reduction: str | None
     n_components: object
     n_init: int
     silhouette: str
     silhouette_size: int
+    overclustering_factor: int  # 0 is none
+    overclustering_min_size: int
+    n_folds: int
+    C: float
     seed: int
     device: str
     gpu_min_elements: float
 
 
-class ClassClusters(NamedTuple):
-    """Clusters of one class, the largest first."""
-
-    centers: np.ndarray
-    silhouette: float
-    search: list  # one tuple a candidate: n_clusters, silhouette, macro_silhouette, selected
-
-
-def cluster_class(X, n_clusters, settings):
-    """Cluster the rows of one class.
-
-    Everything is computed on the distinct rows in an order of their own, so the order of the
-    input has no influence, and the seed is the same for every class, so neither have the names
-    of the classes.
-    """
-    rows, _, count = unique_rows(X)
-    if len(rows) == 1:
-        return ClassClusters(rows.astype(np.float64), np.nan, [])
-    work, restore = _center_and_reduce(rows, count, settings)
-    position = find_line(rows if settings.n_components is None else work)
-    n_distinct = len(rows) if position is None else len(np.unique(position))
-    one_cluster = ClassClusters(restore(np.zeros((1, work.shape[1]))), np.nan, [])
-    if n_clusters == "auto":
-        candidates = range(2, min(settings.max_clusters, n_distinct, len(X) - 1) + 1)
-    else:
-        candidates = [n_clusters] if 1 < n_clusters <= n_distinct else []
-    if len(candidates) == 0:
-        return one_cluster
-
-    centers, labels = [], []
-    for candidate in _candidate_centers(work, position, count, candidates, settings):
-        kept, label = merge_small_clusters(
-            work, candidate, min_cluster_size=settings.min_cluster_size, sample_count=count
-        )
-        if len(kept) > 1:
-            centers.append(candidate[kept])
-            labels.append(label)
-    if not labels:
-        return one_cluster
-
-    scores = score_partitions(
-        work if position is None else position[:, None],
-        labels,
-        method=settings.silhouette,
-        sample_count=count,
-        n_per_cluster=settings.silhouette_size,
-        random_state=settings.seed,
-        device=settings.device,
-    )
-    best = settings.choose(scores)
-    floor = settings.min_silhouette if n_clusters == "auto" else None
-    if floor is not None and getattr(scores[best], settings.criterion) < floor:
-        best = None
-    search = [
-        (len(c), score.mean, score.macro, i == best)
-        for i, (c, score) in enumerate(zip(centers, scores))
-    ]
-    if best is None:
-        return one_cluster._replace(search=search)
-    order = _order_by_size(labels[best], count)
-    return ClassClusters(restore(centers[best][order]), scores[best].mean, search)
-
-
-def _center_and_reduce(rows, count, settings):
-    """Centered rows of unit scale, by PCA if asked, and the way back for their centers."""
-    mean = np.average(rows, axis=0, weights=count)
-    work = (rows - mean).astype(rows.dtype, copy=False)
-    components = None
-    if settings.n_components is not None:
-        n_components = settings.n_components
-        if n_components >= 1:
-            n_components = min(n_components, int(count.sum()), rows.shape[1])
-        pca = PCA(n_components, random_state=settings.seed)
-        pca.fit(work if count.max() == 1 else np.repeat(work, count, axis=0))
-        components = pca.components_
-        work = work @ components.T
-    scale = np.sqrt(np.average(squared_norm(work), weights=count)) or 1.0
-    work = (work / scale).astype(rows.dtype, copy=False)
-
-    def restore(centers):
-        centers = centers * np.float64(scale)
-        return (centers if components is None else centers @ components) + mean
-
-    return work, restore
-
-
-def _candidate_centers(work, position, count, candidates, settings):
-    """Centers for each number of clusters, in float64."""
-    if position is not None:
-        for values in kmeans_1d(position, max(candidates), sample_count=count)[candidates[0] - 1 :]:
-            label = np.searchsorted((values[1:] + values[:-1]) / 2.0, position)
-            yield _cluster_means(work, label, count)
-        return
-    rng = np.random.default_rng(settings.seed)
-    rows = np.ascontiguousarray(work, dtype=np.float32)
-    weight = None if count.max() == 1 else count
-    seeds = [
-        seed_centers(rows, max(candidates), rng=rng, sample_count=weight)
-        for _ in range(settings.n_init)
-    ]
-    use_gpu = rows.size >= settings.gpu_min_elements
-    for k in candidates:
-        centers = kmeans_centers(rows, k, seeds=seeds, sample_count=weight, use_gpu=use_gpu)
-        yield centers.astype(np.float64)
-
-
-def _cluster_means(rows, label, count):
-    member = np.zeros((label.max() + 1, len(rows)))
-    member[label, np.arange(len(rows))] = count
-    return (member @ rows) / member.sum(axis=1, keepdims=True)
-
-
-def _order_by_size(label, count):
-    """Clusters by decreasing size; of equal ones the one with the first row first."""
-    size = np.bincount(label, weights=count)
-    _, first = np.unique(label, return_index=True)
-    return np.lexsort((first, -size))
-
-
-class CentroidGroups:
-    """Groups as centers nested in classes: a new row belongs to the nearest center of its class.
+class NestedGroups:
+    """Groups nested in classes: the clusters of each class, found in it alone.
 
     Parameters
     ----------
-    centers : ndarray of shape (n_groups, n_features)
-    group_class : ndarray of shape (n_groups,)
-        Class code of every group.
+    models : list of cluster models
+        One for each class. A model has `centers`, ``assign(X, among)``, which gives positions in
+        `among`, the numbers of the clusters to choose from, and ``membership(X, among, variance)``.
     """
 
-    def __init__(self, centers, group_class):
-        self.centers = centers
-        self.group_class = group_class
+    def __init__(self, models):
+        self.models = models
+        size = [len(model.centers) for model in models]
+        self.group_class = np.repeat(np.arange(len(size)), size)
+        self.group_cluster = np.concatenate([np.arange(n) for n in size])
         self.variance = 0.0
+
+    def model(self, k):
+        """Clusters that the rows of class `k` are assigned to."""
+        return self.models[k]
 
     def fit(self, X, code):
         """Drop empty groups and learn the variance; groups and distances of the rows."""
         group = self.assign(X, code)
         used = np.unique(group)
-        if len(used) < len(self.centers):
-            self.centers, self.group_class = self.centers[used], self.group_class[used]
+        if len(used) < len(self.group_class):
+            self.group_class, self.group_cluster = self.group_class[used], self.group_cluster[used]
             group = self.assign(X, code)
+        self.centers = np.stack(
+            [self.model(k).centers[j] for k, j in zip(self.group_class, self.group_cluster)]
+        )
         squared = squared_norm(X - self.centers[group])
         self.variance = float(squared.mean() / X.shape[1])
         return group, np.sqrt(squared)
@@ -198,15 +95,125 @@ class CentroidGroups:
         group = np.empty(len(X), dtype=np.int64)
         for k in np.unique(code):
             rows, own = np.flatnonzero(code == k), np.flatnonzero(self.group_class == k)
-            group[rows] = own[assign_nearest(X[rows], self.centers[own])[0]]
+            group[rows] = own[self.model(k).assign(X[rows], self.group_cluster[own])]
         return group
 
     def membership(self, X, code=None):
-        """Probability of every group under Gaussians of one variance around the centers."""
-        squared = squared_distances_to(X, self.centers)
+        """Probability of every group."""
+        if code is None:
+            return soft_nearest(squared_distances_to(X, self.centers), self.variance)
+        result = np.zeros((len(X), len(self.group_class)))
+        for k in np.unique(code):
+            rows, own = np.flatnonzero(code == k), np.flatnonzero(self.group_class == k)
+            result[np.ix_(rows, own)] = self.model(k).membership(
+                X[rows], self.group_cluster[own], self.variance
+            )
+        return result
+
+
+class CellGroups(NestedGroups):
+    """Groups as the cells of classes and clusters that run through all classes.
+
+    A row whose cluster has no training sample of its class belongs to the nearest cluster that
+    has.
+
+    Parameters
+    ----------
+    clusters : cluster model
+    n_classes : int
+    """
+
+    def __init__(self, clusters, n_classes):
+        super().__init__([clusters] * n_classes)
+        self.clusters = clusters
+
+    def fit(self, X, code):
+        """Drop empty cells and learn the share of every class in its cluster."""
+        group, distance = super().fit(X, code)
+        self.used, self.cluster_id = np.unique(self.group_cluster, return_inverse=True)
+        size = np.bincount(group)
+        self.share = size / np.bincount(self.cluster_id, weights=size)[self.cluster_id]
+        return group, distance
+
+    def assign(self, X, code=None):
+        """Group of every row, in its class, or the most probable one where `code` is None."""
+        return self.membership(X).argmax(axis=1) if code is None else super().assign(X, code)
+
+    def membership(self, X, code=None):
+        """Probability of every group; without classes, of its cluster times the class's share."""
         if code is not None:
-            squared[self.group_class != code[:, None]] = np.inf
-        return soft_nearest(squared, self.variance)
+            return super().membership(X, code)
+        cluster = self.clusters.membership(X, self.used, self.variance)
+        return cluster[:, self.cluster_id] * self.share
+
+
+class TwoSidedGroups:
+    """Groups by a rule that calls some rows of a class regular and the others odd.
+
+    Subclasses define the rule.
+
+    Parameters
+    ----------
+    odd : ndarray of shape (n_samples,), bool
+        The odd ones among the training rows.
+    code : ndarray of shape (n_samples,)
+        Their class codes.
+    min_size : int
+        Fewest rows of a side; a class with fewer on one of its sides stays whole.
+    """
+
+    def __init__(self, odd, code, min_size):
+        self.table = np.empty((code.max() + 1, 2), dtype=np.int64)  # group of class and side
+        group_class = []
+        for k in range(len(self.table)):
+            sizes = np.bincount(odd[code == k], minlength=2)
+            n_groups = 2 if sizes.min() >= max(min_size, 1) else 1
+            self.table[k] = len(group_class) + np.arange(2) * (n_groups - 1)
+            group_class += [k] * n_groups
+        self.group_class = np.array(group_class)
+
+    def fit(self, X, code):
+        """Learn the centers; groups and distances to the centers of the rows."""
+        group = self.assign(X, code)
+        self.centers = np.stack(
+            [X[group == g].mean(axis=0, dtype=np.float64) for g in range(len(self.group_class))]
+        )
+        return group, np.sqrt(squared_norm(X - self.centers[group]))
+
+    def silhouette(self, X, odd, code, settings):
+        """Mean silhouette of the two sides of every class; NaN where it is one group."""
+        result = np.full(len(self.table), np.nan)
+        for k in np.flatnonzero(self.table[:, 0] != self.table[:, 1]):
+            rows, first, count = unique_rows(X[code == k])
+            (score,) = score_partitions(
+                rows,
+                [odd[code == k][first].astype(np.int64)],
+                method=settings.silhouette,
+                sample_count=count,
+                n_per_cluster=settings.silhouette_size,
+                random_state=settings.seed,
+                device=settings.device,
+            )
+            result[k] = score.mean
+        return result
+
+    def assign(self, X, code=None):
+        """Group of every row; the regular group of the predicted class where `code` is None."""
+        if code is None:
+            return self.table[self.predicted_class(X), 0]
+        return self.table[code, self.is_odd(X, code).astype(np.int64)]
+
+    def membership(self, X, code=None):
+        """Probability of every group; without `code`, of the regular groups."""
+        row = np.arange(len(X))
+        result = np.zeros((len(X), len(self.group_class)))
+        if code is None:
+            result[:, self.table[:, 0]] = self.class_probability(X)
+            return result
+        odd = self.odd_probability(X, code)
+        np.add.at(result, (row, self.table[code, 0]), 1.0 - odd)
+        np.add.at(result, (row, self.table[code, 1]), odd)
+        return result
 
 
 def squared_norm(rows):

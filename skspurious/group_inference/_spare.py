@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from skspurious.group_inference._base import MethodDefaults
+from skspurious.group_inference._base import Method
+from skspurious.group_inference._kmeans import kmeans_candidates
 
-DEFAULTS = MethodDefaults(normalize=False, max_clusters=5, criterion="mean", high_power=2.0)
+METHOD = Method(candidates=kmeans_candidates, max_clusters=5, criterion="mean", high_power=2.0)
 
 
 def choose_by_mean_silhouette(scores):

@@ -1,5 +1,6 @@
 """Metrics per group: the worst group, reports with intervals, scorers."""
 
+from skspurious.metrics._clusters import cluster_robust_accuracy
 from skspurious.metrics._groups import (
     adjusted_accuracy,
     group_accuracy,
@@ -16,6 +17,7 @@ from skspurious.metrics._weights import group_sample_weight
 __all__ = [
     "GroupReport",
     "adjusted_accuracy",
+    "cluster_robust_accuracy",
     "group_accuracy",
     "group_inference_report",
     "group_metric",

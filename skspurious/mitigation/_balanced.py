@@ -14,8 +14,9 @@ from skspurious._engine._samplers import (
     WeightedSampler,
 )
 from skspurious.base import BaseTorchClassifier, last_step
+from skspurious.functional._split import balanced_subset
 from skspurious.functional._weights import sampling_probabilities
-from skspurious.utils._parameters import extends
+from skspurious.utils._parameters import RESNET50, extends
 from skspurious.utils._sklearn_compat import Interval, StrOptions
 
 
@@ -99,6 +100,38 @@ class BalancedRetrainer(BaseTorchClassifier):
     >>> clf.predict(train.data[:2]).shape
     (2,)
     """
+
+    # Idrissi et al., CLeaR 2022: balanced by sampling; the epoch is chosen on validation samples.
+    _presets: dict = {
+        "waterbirds": {
+            **RESNET50,
+            "lr": 1e-5,
+            "weight_decay": 1.0,
+            "batch_size": 2,
+            "max_epochs": 360,
+        },
+        "celeba": {
+            **RESNET50,
+            "lr": 1e-5,
+            "weight_decay": 0.1,
+            "batch_size": 2,
+            "max_epochs": 60,
+        },
+        "multinli": {
+            "lr": 1e-5,
+            "weight_decay": 1e-2,
+            "lr_schedule": "linear",
+            "batch_size": 2,
+            "max_epochs": 7,
+        },
+        "civilcomments": {
+            "lr": 1e-5,
+            "weight_decay": 1e-3,
+            "lr_schedule": "linear",
+            "batch_size": 4,
+            "max_epochs": 7,
+        },
+    }
 
     _parameter_constraints: dict = {
         **BaseTorchClassifier._parameter_constraints,
@@ -205,18 +238,6 @@ class _BalancedLoss(Objective):
 
     def reduce(self, losses, batch, runtime):
         return super().reduce(losses * self.group_weight[batch[self.key]], batch, runtime)
-
-
-def balanced_subset(group, rng):
-    """As many rows of every group that occurs as the smallest has; sorted."""
-    order = rng.permutation(len(group))
-    sizes = np.bincount(group)
-    n_kept = sizes[sizes > 0].min()
-    # Rank of each row within its group, in the permuted order.
-    by_group = order[np.argsort(group[order], kind="stable")]
-    start = np.repeat(np.cumsum(sizes) - sizes, sizes)
-    rank = np.arange(len(group)) - start
-    return np.sort(by_group[rank < n_kept])
 
 
 def _class_of_groups(group, y, n_groups):

@@ -1,7 +1,7 @@
 """Empirical risk minimisation: plain training."""
 
 from skspurious.base import BaseTorchClassifier
-from skspurious.utils._parameters import extends
+from skspurious.utils._parameters import RESNET50, extends
 
 
 @extends(BaseTorchClassifier)
@@ -62,6 +62,22 @@ class ERMClassifier(BaseTorchClassifier):
     >>> clf.predict(train.data[:2]).shape
     (2,)
     """
+
+    # The plain training of the papers whose methods are compared with it: Sagawa et al., ICLR
+    # 2020, appendix C.2; Idrissi et al., CLeaR 2022, for CivilComments.
+    _presets: dict = {
+        "waterbirds": {**RESNET50, "lr": 1e-3, "weight_decay": 1e-4, "max_epochs": 300},
+        "celeba": {**RESNET50, "lr": 1e-4, "weight_decay": 1e-4, "max_epochs": 50},
+        "multinli": {
+            "optimizer": "adamw",
+            "lr": 2e-5,
+            "lr_schedule": "linear",
+            "max_grad_norm": 1.0,
+            "batch_size": 32,
+            "max_epochs": 20,
+        },
+        "civilcomments": {"lr": 1e-4, "weight_decay": 1e-4, "batch_size": 4, "max_epochs": 7},
+    }
 
     def __init__(self, module=None, **shared):
         super().__init__(module, **shared)

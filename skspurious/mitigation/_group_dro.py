@@ -17,7 +17,7 @@ from skspurious.functional._group_loss import (
     update_group_weights,
 )
 from skspurious.functional._weights import sampling_probabilities
-from skspurious.utils._parameters import extends
+from skspurious.utils._parameters import RESNET50, extends
 from skspurious.utils._sklearn_compat import Interval, StrOptions
 
 
@@ -113,6 +113,32 @@ class GroupDROClassifier(BaseTorchClassifier):
     """
 
     _needs_groups = True
+
+    # Sagawa et al., ICLR 2020, appendix C.2: strong L2 regularisation and its best adjustment.
+    _presets: dict = {
+        "waterbirds": {
+            **RESNET50,
+            "lr": 1e-5,
+            "weight_decay": 1.0,
+            "max_epochs": 300,
+            "adjustment": 2.0,
+        },
+        "celeba": {
+            **RESNET50,
+            "lr": 1e-5,
+            "weight_decay": 0.1,
+            "max_epochs": 50,
+            "adjustment": 3.0,
+        },
+        "multinli": {
+            "optimizer": "adamw",
+            "lr": 2e-5,
+            "lr_schedule": "linear",
+            "max_grad_norm": 1.0,
+            "batch_size": 32,
+            "max_epochs": 3,
+        },
+    }
 
     _parameter_constraints: dict = {
         **BaseTorchClassifier._parameter_constraints,

@@ -1,5 +1,7 @@
 """SPARE: separate groups early in training, then resample."""
 
+from functools import partial
+
 from sklearn.pipeline import make_pipeline
 
 from skspurious.embedding import TorchFeatureExtractor
@@ -7,6 +9,39 @@ from skspurious.group_inference import SpuriousGroupInferrer
 from skspurious.mitigation._balanced import BalancedRetrainer
 from skspurious.mitigation._erm import ERMClassifier
 from skspurious.mitigation._stages import first_stage_params
+from skspurious.networks import LeNet
+from skspurious.utils._parameters import RESNET50, from_preset
+
+# The settings of the scripts in SpuCo 2.0.3 and its earlier versions; "robust" is the second stage.
+_FIRST = {"lr": 1e-3, "weight_decay": 1e-4}
+_PRESETS: dict = {
+    "waterbirds": {
+        **RESNET50,
+        "init_params": _FIRST,
+        "lr": 1e-4,
+        "weight_decay": 0.1,
+        "max_epochs": 300,
+    },
+    "spuco_mnist": {
+        "module": LeNet,
+        "init_params": {"lr": 1e-3, "weight_decay": 1e-2, "batch_size": 32},
+        "high_power": 20.0,
+        "silhouette_threshold": 1.0,  # the script gives every class the high power
+        "lr": 1e-3,
+        "weight_decay": 1e-2,
+        "batch_size": 32,
+        "max_epochs": 20,
+    },
+    "spuco_animals": {
+        "module": "resnet18",
+        "weights": "IMAGENET1K_V1",
+        "init_params": _FIRST,
+        "n_clusters": 4,
+        "lr": 1e-4,
+        "weight_decay": 0.1,
+        "max_epochs": 100,
+    },
+}
 
 
 def make_spare(
@@ -58,6 +93,11 @@ def make_spare(
     classifier : BalancedRetrainer
         With a pipeline of feature extractor and inferrer as its ``group_inferrer``.
 
+    Notes
+    -----
+    ``make_spare.preset("waterbirds")`` has the authors' settings for a data set, and takes changes
+    to them like ``preset`` of the classifiers.
+
     References
     ----------
     .. [1] Y. Yang, E. Gan, G. K. Dziugaite, B. Mirzasoleiman, "Identifying Spurious Biases
@@ -85,3 +125,6 @@ def make_spare(
     )
     extractor = TorchFeatureExtractor(first, output="proba", device=first.device)
     return BalancedRetrainer(module, group_inferrer=make_pipeline(extractor, inferrer), **params)
+
+
+make_spare.preset = partial(from_preset, make_spare, _PRESETS)

@@ -1,4 +1,4 @@
-"""Shared constructor parameters, written once; and parameters that are torch modules."""
+"""Constructor parameters: shared ones, written once; presets; and those that are modules."""
 
 import copy
 import functools
@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator
 from torch import nn
 
 MARKER = "shared parameters"
+RESNET50 = {"module": "resnet50", "weights": "IMAGENET1K_V1"}  # for presets
 _HEADING = "Parameters\n----------\n"
 
 
@@ -71,6 +72,21 @@ def _entries(doc: str) -> dict[str, str]:
             name = line.split(":")[0].strip()
         entries[name] = entries.get(name, "") + line + "\n"
     return entries
+
+
+def from_preset(make: Any, presets: dict, name: str, **changes: Any) -> Any:
+    """Call a class or function with the parameters of a preset, changed where asked."""
+    maker = make.__name__
+    if name not in presets:
+        known = f"it has {sorted(presets)}" if presets else "it has none"
+        raise ValueError(f"{maker} has no preset {name!r}; {known}.")
+    params = {**copy.deepcopy(presets[name]), **changes}
+    if "module" not in params:
+        raise ValueError(
+            f"the preset {name!r} of {maker} is for a network that the caller loads: "
+            f"{maker}.preset({name!r}, module=...)."
+        )
+    return make(**params)
 
 
 class ModuleParametersMixin(BaseEstimator):

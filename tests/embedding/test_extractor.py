@@ -388,3 +388,45 @@ def test_extractor_refuses_samples_of_another_shape(net):
 def test_extractor_checks_its_parameters(net, params):
     with pytest.raises(ValueError, match=f"The '{next(iter(params))}' parameter"):
         TorchFeatureExtractor(net, **params).fit(IMAGES)
+
+
+# --------------------------------------------------------------------------------------
+# Hardness
+
+
+@pytest.mark.fidelity
+def test_hardness_is_the_embedding_along_the_difference_of_the_weights(net):
+    extractor = TorchFeatureExtractor(net, output="hardness").fit(IMAGES)
+    hardness = extractor.transform(IMAGES)
+    assert hardness.shape == (20, 1)
+    assert list(extractor.get_feature_names_out()) == ["torchfeatureextractor0"]
+    embedding = TorchFeatureExtractor(net).fit_transform(IMAGES)
+    weight = net.head.weight.detach().numpy()
+    difference = weight[1] - weight[0]
+    expected = embedding @ difference / np.sqrt((difference**2).sum())
+    assert_allclose(hardness[:, 0], expected, atol=1e-5)
+    # an affine map of the logit margin
+    logits = TorchFeatureExtractor(net, output="logits").fit_transform(IMAGES)
+    bias = net.head.bias.detach().numpy()
+    margin = np.sqrt((difference**2).sum()) * hardness[:, 0] + (bias[1] - bias[0])
+    assert_allclose(logits[:, 1] - logits[:, 0], margin, atol=1e-5)
+
+
+@pytest.mark.fidelity
+def test_hardness_does_not_see_what_is_orthogonal_to_its_direction():
+    head = ERMClassifier(max_epochs=2, random_state=0).fit(X, Y)
+    extractor = TorchFeatureExtractor(FrozenEstimator(head), output="hardness").fit(X)
+    difference = np.subtract(*head.module_.weight.detach().numpy()[::-1])
+    shift = RNG.normal(size=6)
+    shift -= difference * (shift @ difference) / (difference @ difference)
+    moved = (X + 10 * shift).astype(np.float32)
+    assert_allclose(extractor.transform(moved), extractor.transform(X), atol=1e-4)
+    along = (X + difference / np.linalg.norm(difference)).astype(np.float32)
+    assert_allclose(extractor.transform(along), extractor.transform(X) + 1.0, atol=1e-4)
+
+
+@pytest.mark.fidelity
+def test_hardness_refuses_other_heads_and_names_the_extension():
+    extractor = TorchFeatureExtractor(Net(n_classes=3), output="hardness")
+    with pytest.raises(ValueError, match=r"has 3 outputs: use output='logits' and .*'margin'"):
+        extractor.fit(IMAGES)

@@ -12,6 +12,7 @@ from skspurious._engine import _samplers
 from skspurious._engine._loop import LabelledSamples, iterate_batches
 from skspurious._engine._samplers import (
     BalancedBatchSampler,
+    CellBatchSampler,
     SubsetSampler,
     UniformSampler,
     WeightedSampler,
@@ -192,3 +193,89 @@ def test_processes_share_the_batches_of_one_process(n_processes, batch_size):
                 assert torch.equal(part["weight"], part["is_real"].float())
                 assert torch.equal(part["X"][:, 0].long(), part["index"])
             assert torch.equal(together[together >= 0], batch)
+
+
+# --------------------------------------------------------------------------------------
+# Clusters that meet classes
+
+
+def _cells(counts, seed=0):
+    """Shuffled rows with these numbers of each class (column) in each cluster (row)."""
+    counts = np.asarray(counts)
+    code = np.repeat(np.arange(counts.size), counts.ravel())
+    code = np.random.default_rng(seed).permutation(code)
+    cluster, label = np.divmod(code, counts.shape[1])
+    return np.arange(100, 100 + len(code)), cluster, label
+
+
+CELL_COUNTS = [
+    ([[9, 9], [3, 3]], 8),
+    ([[1, 1], [1, 1]], 6),  # rows come again and again in a batch
+    ([[20, 20], [5, 5], [7, 7], [2, 2]], 30),
+    ([[4, 4, 0], [0, 6, 6], [5, 0, 5]], 16),  # classes differ
+    ([[5, 5]] * 20, 12),  # more cells than places
+    ([[4, 4, 0], [0, 4, 4], [4, 0, 4]] * 3, 6),  # the same, and classes differ
+    ([[3, 3, 3, 3, 3]] * 6, 8),  # fewer places than the classes of two clusters
+]
+
+
+@pytest.mark.fidelity
+@pytest.mark.parametrize(("counts", "batch_size"), CELL_COUNTS)
+def test_cell_batches_give_every_row_a_partner_of_both_kinds(counts, batch_size):
+    rows, cluster, label = _cells(counts)
+    sampler = CellBatchSampler(rows, cluster, label, batch_size=batch_size, n_batches=7, seed=0)
+    for epoch in range(5):
+        batches = sampler(epoch).numpy().reshape(7, batch_size) - 100
+        for batch in batches:
+            c, y = cluster[batch], label[batch]
+            positive = (y[:, None] == y) & (c[:, None] != c)
+            negative = (y[:, None] != y) & (c[:, None] == c)
+            assert positive.any(1).all()
+            assert negative.any(1).all()
+
+
+@pytest.mark.parametrize(("counts", "batch_size"), CELL_COUNTS)
+def test_cell_batches_hold_equally_many_of_every_cell_they_have(counts, batch_size):
+    rows, cluster, label = _cells(counts)
+    sampler = CellBatchSampler(rows, cluster, label, batch_size=batch_size, n_batches=40, seed=0)
+    batches = sampler(0).numpy().reshape(40, batch_size) - 100
+    cell = cluster * np.shape(counts)[1] + label
+    for batch in batches:
+        _, size = np.unique(cell[batch], return_counts=True)
+        assert np.ptp(size) <= 1
+    n_cells = len(np.unique(cell))
+    if n_cells <= batch_size:
+        assert all(len(np.unique(cell[batch])) == n_cells for batch in batches)
+    assert set(cell[batches.ravel()]) == set(cell)  # over the epoch all cells have come
+
+
+def test_cell_batches_walk_through_a_cell_before_they_repeat():
+    rows, cluster, label = _cells([[9, 9], [3, 3]])
+    sampler = CellBatchSampler(rows, cluster, label, batch_size=8, n_batches=9, seed=0)
+    drawn = sampler(0).numpy() - 100  # 18 of each cell
+    for c in range(2):
+        for y in range(2):
+            of_cell = drawn[(cluster[drawn] == c) & (label[drawn] == y)]
+            _, times = np.unique(of_cell, return_counts=True)
+            assert times.tolist() == ([2] * 9 if c == 0 else [6] * 3)
+
+
+def test_cell_batches_keep_a_class_that_never_has_a_partner():
+    rows, cluster, label = _cells([[5, 5, 0], [5, 5, 0], [0, 0, 5]])
+    sampler = CellBatchSampler(rows, cluster, label, batch_size=4, n_batches=60, seed=0)
+    assert set(label[sampler(0).numpy() - 100]) == {0, 1, 2}
+
+
+def test_cell_batches_are_a_function_of_seed_and_epoch():
+    make = [
+        CellBatchSampler(*_cells([[9, 9], [3, 3]]), batch_size=8, n_batches=5, seed=seed)
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(make[0](3), make[1](3))
+    assert not torch.equal(make[0](3), make[0](4))
+    assert not torch.equal(make[0](3), make[2](3))
+
+
+def test_cell_batches_need_room_for_two_clusters_of_two_classes():
+    with pytest.raises(ValueError, match="batch_size=3 cannot hold two clusters"):
+        CellBatchSampler(*_cells([[1, 1], [1, 1]]), batch_size=3, n_batches=1, seed=0)

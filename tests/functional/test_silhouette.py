@@ -36,6 +36,7 @@ def _random_partition(n_samples, n_features, n_clusters, seed=0):
     return X, labels
 
 
+@pytest.mark.fidelity
 def test_silhouette_samples_by_hand():
     # Sample 0: a = 1, b = mean(5, 6) = 5.5, so 4.5 / 5.5; sample 1: a = 1, b = 4.5, so 3.5 / 4.5.
     X = np.array([[0.0], [1.0], [5.0], [6.0]])
@@ -44,6 +45,7 @@ def test_silhouette_samples_by_hand():
     assert_allclose(silhouette_samples_1d(X[:, 0], np.array([0, 0, 1, 1])), expected)
 
 
+@pytest.mark.fidelity
 def test_silhouette_samples_equal_the_definition():
     X, labels = _random_partition(60, 3, 4)
     assert_allclose(silhouette_samples(X, labels), _reference_silhouette(X, labels), atol=1e-12)

@@ -18,7 +18,8 @@ from sklearn.utils.estimator_checks import check_estimator
 from skspurious.data import GroupedData
 from skspurious.group_inference import SpuriousGroupInferrer
 
-METHODS = ["kmeans", "spare", "dispersion"]
+METHODS = ["kmeans", "gmm", "spare", "dispersion"]
+ALL_METHODS = [*METHODS, "error"]
 
 
 def make_groups(n_samples=400, seed=0):
@@ -34,12 +35,15 @@ def make_groups(n_samples=400, seed=0):
 
 
 def make_inferrer(method, **params):
+    if method == "gmm":
+        params = {"max_clusters": 3} | params  # mixtures take their time
     return SpuriousGroupInferrer(method=method, random_state=0, **params)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL_METHODS)
 def test_check_estimator(method):
-    check_estimator(SpuriousGroupInferrer(method=method), on_skip=None)
+    n_clusters = 2 if method == "gmm" else "auto"
+    check_estimator(SpuriousGroupInferrer(method=method, n_clusters=n_clusters), on_skip=None)
 
 
 # ----------------------------------------------------------------------------- what fit learns
@@ -72,7 +76,7 @@ def test_centers_are_the_means_of_the_groups(method):
 
 
 @pytest.mark.fidelity
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL_METHODS)
 def test_order_of_rows_only_permutes_the_groups(method):
     X, y, _ = make_groups()
     X = np.concatenate([X, X[:37]])  # repeated rows as well
@@ -98,7 +102,7 @@ def test_order_of_rows_only_permutes_the_groups_where_rows_overlap(method):
 
 
 @pytest.mark.fidelity
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL_METHODS)
 def test_names_and_order_of_classes_only_rename_the_groups(method):
     X, y, _ = make_groups()
     X[y == 1] *= np.linspace(0.5, 1.5, (y == 1).sum())[:, None]  # the classes differ
@@ -123,7 +127,7 @@ def test_the_first_class_in_the_data_need_not_be_the_first_class():
 
 
 @pytest.mark.fidelity
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL_METHODS)
 def test_groups_that_the_data_carry_are_not_looked_at(method):
     X, y, attribute = make_groups()
     plain = make_inferrer(method).fit(X, y)
@@ -154,7 +158,7 @@ def test_scale_and_offset_of_the_features_change_nothing(method):
 
 
 @pytest.mark.fidelity
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL_METHODS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_predict_reproduces_the_training_groups(method, dtype):
     rng = np.random.default_rng(0)
@@ -189,7 +193,7 @@ def test_predict_takes_the_nearest_center_of_the_class_or_of_all():
     assert_array_equal(inferrer.predict(X_new, y=y_new), squared.argmin(axis=1))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL_METHODS)
 def test_memberships_are_probabilities_inside_the_class(method):
     X, y, _ = make_groups()
     inferrer = make_inferrer(method).fit(X, y)
@@ -257,7 +261,7 @@ def test_kneighbors_errors_name_the_remedy():
         inferrer.kneighbors(X, 21, y=y)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL_METHODS)
 def test_exemplars_are_the_members_nearest_to_the_center(method):
     X, y, _ = make_groups(80)
     inferrer = make_inferrer(method).fit(X, y)
@@ -377,7 +381,7 @@ def test_two_jobs_equal_one(silhouette):
     pd.testing.assert_frame_equal(two.cluster_search_, one.cluster_search_)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL_METHODS)
 @pytest.mark.parametrize("store_index", [True, False])
 def test_pickle_and_deepcopy_keep_everything(method, store_index):
     X, y, _ = make_groups(80)

@@ -218,3 +218,15 @@ def test_the_center_of_a_whole_class_is_its_mean(n_components):
         n_clusters=1, normalize=False, n_components=n_components, random_state=0
     ).fit(X, np.zeros(4))
     assert_allclose(inferrer.cluster_centers_, [[2.0, 2.0]])
+
+
+@pytest.mark.fidelity
+def test_a_class_to_ignore_is_one_group():
+    X_first, _ = make_blobs([60, 40])
+    X_second, second = make_blobs([50, 30, 20], seed=1)
+    X, y = np.concatenate([X_first, X_second]), np.repeat(["ignored", "split"], 100)
+    inferrer = SpuriousGroupInferrer(n_clusters={"ignored": 1, "split": "auto"}, random_state=0)
+    inferrer.fit(X, y)
+    assert_array_equal(inferrer.n_clusters_, [1, 3])
+    assert_array_equal(inferrer.labels_[:100], 0)
+    assert adjusted_rand_score(second, inferrer.labels_[100:]) == 1.0

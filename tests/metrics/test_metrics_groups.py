@@ -48,6 +48,7 @@ def test_group_accuracy_by_hand():
     assert accuracy.name == "accuracy"
 
 
+@pytest.mark.fidelity
 def test_adjusted_accuracy_by_hand():
     # 0.9 * 2/3 + 0.1 * 3/4
     train_group = np.repeat([0, 3], [90, 10])
@@ -56,6 +57,7 @@ def test_adjusted_accuracy_by_hand():
         assert adjusted == pytest.approx(0.675)
 
 
+@pytest.mark.fidelity
 def test_adjusted_accuracy_is_none_of_the_other_averages():
     sizes = pd.Series(np.repeat([0, 3], [90, 10])).value_counts()
     adjusted = adjusted_accuracy(Y_TRUE, Y_PRED, sample_group=GROUP, group_sizes=sizes)
@@ -289,6 +291,7 @@ _EMPTY = {
 }
 
 
+@pytest.mark.fidelity
 @pytest.mark.parametrize("metric", _EMPTY.values(), ids=_EMPTY)
 def test_an_empty_group_raises_or_is_nan_by_argument(metric):
     keywords = {"sample_group": GROUP, "groups": [0, 1, 3]}

@@ -20,7 +20,7 @@ from skspurious import (
     worst_group_accuracy,
 )
 from skspurious.datasets import make_spurious_classification, make_spurious_images
-from skspurious.metrics import group_inference_report
+from skspurious.metrics import cluster_robust_accuracy, group_inference_report
 from skspurious.networks import LeNet
 
 TRAINING = {"optimizer": "adam", "lr": 2e-3, "max_epochs": 6, "batch_size": 32}
@@ -68,6 +68,40 @@ def test_george_is_group_dro_on_groups_of_embeddings():
     assert extractor.module.max_epochs == clf.max_epochs == 7  # full training, unless said
     expected = SpuriousGroupInferrer(method="kmeans", max_clusters=6, n_jobs=2)
     assert inferrer.get_params() == expected.get_params()
+
+
+@pytest.mark.parametrize(
+    ("params", "output", "inferrer_params"),
+    [
+        ({"representation": "hardness"}, "hardness", {}),
+        ({"representation": "margin"}, "logits", {"reduction": "margin"}),
+        ({"clustering": "gmm", "n_components": 3}, "embedding", {"n_components": 3}),
+        ({"reduction": "umap"}, "embedding", {"reduction": "umap"}),
+        (
+            {"overclustering": True, "overclustering_factor": 4},
+            "embedding",
+            {"overclustering": True, "overclustering_factor": 4},
+        ),
+    ],
+)
+def test_george_representations_and_clusterings(params, output, inferrer_params):
+    extractor, inferrer = make_george(LeNet, **params).group_inferrer
+    assert extractor.output == output
+    method = params.get("clustering", "kmeans")
+    expected = SpuriousGroupInferrer(method=method, max_clusters=10, **inferrer_params)
+    assert inferrer.get_params() == expected.get_params()
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"representation": "loss"}, "representation='loss': use one of"),
+        ({"representation": "hardness", "reduction": "pca"}, "is one number a sample already"),
+    ],
+)
+def test_george_refuses_representations_that_make_no_sense(params, match):
+    with pytest.raises(ValueError, match=match):
+        make_george(LeNet, **params)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +217,38 @@ def test_george_same_seed_same_bits(table, assert_global_rng_untouched):
     assert not torch.equal(parameters_of(first), parameters_of(other))
 
 
+@pytest.mark.fidelity
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"representation": "hardness", "clustering": "gmm"},
+        {"representation": "margin"},
+        {"overclustering": True, "n_components": 3},
+    ],
+    ids=["hardness", "margin", "overclustering"],
+)
+def test_george_groups_of_new_rows_follow_the_same_rule(table, params):
+    X, y, _ = table
+    clf = fast(X, **params).fit(X, y)
+    inferrer = clf.group_inferrer_[-1]
+    assert_array_equal(clf.infer_groups(X, y), inferrer.labels_)
+    assert_array_equal(clf.infer_groups(X[::3], y[::3]), inferrer.labels_[::3])
+    assert_array_equal(inferrer.group_classes_[inferrer.labels_], y)
+    again = pickle.loads(pickle.dumps(clf))
+    assert_array_equal(again.infer_groups(X, y), inferrer.labels_)
+    assert not inferrer.normalize_ or "overclustering" in params
+
+
+def test_george_margin_takes_more_than_two_classes_and_hardness_does_not(table):
+    X, y, _ = table
+    y = y + (X[:, 0] > 0)
+    net = {"module_params": {"n_features": X.shape[1], "n_classes": 3}, "max_epochs": 2}
+    clf = make_george(Mlp, representation="margin", random_state=0, **net).fit(X, y)
+    assert_array_equal(clf.infer_groups(X, y), clf.group_inferrer_[-1].labels_)
+    with pytest.raises(ValueError, match="output='hardness' is for two classes"):
+        make_george(Mlp, representation="hardness", random_state=0, **net).fit(X, y)
+
+
 # --------------------------------------------------------------------------------------
 # Effect
 
@@ -211,5 +277,7 @@ def test_george_finds_a_rare_subclass_and_its_worst_group_is_above_erm(seed):
     # what a user sees without labels: the worst cluster tells of ERM's failure
     clusters = george.infer_groups(test.data, test.target)
     predicted = erm.predict(test.data)
-    robust = worst_group_accuracy(test.target, predicted, sample_group=clusters)
-    assert robust < erm.score(test.data, test.target)
+    robust = cluster_robust_accuracy(test.target, predicted, cluster=george, X=test.data)
+    assert robust == worst_group_accuracy(test.target, predicted, sample_group=clusters)
+    assert robust < erm.score(test.data, test.target) - 0.2
+    assert robust < worst(george)

@@ -1,0 +1,169 @@
+"""Supervised contrastive loss whose pairs come from classes and clusters."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["contrastive_loss", "contrastive_losses", "contrastive_pairs"]
+
+
+def contrastive_pairs(
+    label: Tensor, cluster: Tensor, *, negatives: str = "class"
+) -> tuple[Tensor, Tensor]:
+    """Which samples attract and which repel each anchor.
+
+    Positives have the anchor's class and another cluster. Negatives share its cluster and have
+    another class. A sample is never its own positive or negative.
+
+    Parameters
+    ----------
+    label : int tensor of shape (n_samples,)
+        Class codes.
+    cluster : int tensor of shape (n_samples,)
+        Cluster codes.
+    negatives : {"class", "cluster"}, default="class"
+        "cluster" takes all others of the anchor's cluster, also those of its class.
+
+    Returns
+    -------
+    positive, negative : bool tensors of shape (n_samples, n_samples)
+        Row i has the pairs of anchor i.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skspurious.functional import contrastive_pairs
+    >>> positive, negative = contrastive_pairs(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 0]))
+    >>> positive.int().tolist()
+    [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
+    >>> negative.int().tolist()
+    [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
+    """
+    same_label = label[:, None] == label
+    same_cluster = cluster[:, None] == cluster
+    positive = same_label & ~same_cluster
+    if negatives == "class":
+        return positive, same_cluster & ~same_label
+    if negatives != "cluster":
+        raise ValueError(f"negatives must be 'class' or 'cluster'; got {negatives!r}.")
+    itself = torch.eye(len(label), dtype=torch.bool, device=label.device)
+    return positive, same_cluster & ~itself
+
+
+def contrastive_losses(
+    features: Tensor,
+    label: Tensor,
+    cluster: Tensor,
+    *,
+    temperature: float = 0.07,
+    negatives: str = "class",
+) -> tuple[Tensor, Tensor]:
+    r"""Supervised contrastive loss of every anchor.
+
+    With unit vectors :math:`z = h / \|h\|`, positives P and negatives N
+    (:func:`contrastive_pairs`), the loss of anchor i is [1]_
+
+    .. math:: \log \sum_{j \in P \cup N} e^{z_i \cdot z_j / t}
+              - \frac{1}{|P|} \sum_{p \in P} z_i \cdot z_p / t.
+
+    It is low where classes lie together across clusters, and clusters fall apart by class.
+
+    Parameters
+    ----------
+    features : float tensor of shape (n_samples, n_features)
+        Only their directions matter. Half precision is computed in float32.
+    label : int tensor of shape (n_samples,)
+        Class codes.
+    cluster : int tensor of shape (n_samples,)
+        Cluster codes.
+    temperature : float, default=0.07
+        t; the smaller, the more the nearest pairs count.
+    negatives : {"class", "cluster"}, default="class"
+        See :func:`contrastive_pairs`.
+
+    Returns
+    -------
+    losses : tensor of shape (n_samples,)
+        0 where there is no pair of either kind.
+    is_anchor : bool tensor of shape (n_samples,)
+        Whether the sample has a positive and a negative.
+
+    References
+    ----------
+    .. [1] P. Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020. arXiv:2004.11362.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skspurious.functional import contrastive_losses
+    >>> label, cluster = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+    >>> by_class = torch.nn.functional.one_hot(label).float()
+    >>> by_cluster = torch.nn.functional.one_hot(cluster).float()
+    >>> contrastive_losses(by_class, label, cluster, temperature=0.5)[0]
+    tensor([0.1269, 0.1269, 0.1269, 0.1269])
+    >>> contrastive_losses(by_cluster, label, cluster, temperature=0.5)[0]
+    tensor([2.1269, 2.1269, 2.1269, 2.1269])
+    """
+    if features.dtype in (torch.float16, torch.bfloat16):
+        features = features.float()
+    with torch.autocast(features.device.type, enabled=False):
+        z = _unit_rows(features)
+        similarity = z @ z.T / temperature
+        positive, negative = contrastive_pairs(label, cluster, negatives=negatives)
+        n_positive = positive.sum(1)
+        is_anchor = (n_positive > 0) & negative.any(1)
+        # Rows without pairs keep all entries, so that their gradient, times 0, is 0 and not NaN.
+        counted = positive | negative | ~is_anchor[:, None]
+        log_total = similarity.masked_fill(~counted, -torch.inf).logsumexp(1)
+        attraction = (positive * similarity).sum(1) / n_positive.clamp(min=1)
+        return torch.where(is_anchor, log_total - attraction, 0.0), is_anchor
+
+
+def contrastive_loss(
+    features: Tensor,
+    label: Tensor,
+    cluster: Tensor,
+    *,
+    temperature: float = 0.07,
+    negatives: str = "class",
+) -> Tensor:
+    """Mean of :func:`contrastive_losses` over the anchors that have pairs.
+
+    Parameters
+    ----------
+    features : float tensor of shape (n_samples, n_features)
+        Only their directions matter.
+    label : int tensor of shape (n_samples,)
+        Class codes.
+    cluster : int tensor of shape (n_samples,)
+        Cluster codes.
+    temperature : float, default=0.07
+        The smaller, the more the nearest pairs count.
+    negatives : {"class", "cluster"}, default="class"
+        See :func:`contrastive_pairs`.
+
+    Returns
+    -------
+    loss : tensor, a scalar
+        0, with a gradient of 0, where no anchor has pairs.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skspurious.functional import contrastive_loss
+    >>> label, cluster = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+    >>> features = torch.nn.functional.one_hot(label).float()
+    >>> contrastive_loss(features, label, cluster, temperature=0.5)
+    tensor(0.1269)
+    """
+    losses, is_anchor = contrastive_losses(
+        features, label, cluster, temperature=temperature, negatives=negatives
+    )
+    return losses.sum() / is_anchor.sum().clamp(min=1)
+
+
+def _unit_rows(features: Tensor) -> Tensor:
+    """Rows of length 1; a row of zeros stays. Neither tiny nor huge rows lose their direction."""
+    largest = features.detach().abs().amax(1, keepdim=True)
+    features = features / torch.where(largest > 1e-30, largest, 1.0)
+    return F.normalize(features, eps=1e-6)

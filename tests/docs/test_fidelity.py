@@ -1,0 +1,120 @@
+"""docs/fidelity.md has every method, its tests exist and are marked, and its presets are there."""
+
+import re
+from pathlib import Path
+
+import pytest
+from sklearn.base import BaseEstimator, clone
+
+import skspurious
+import skspurious.mitigation
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _rows(text, heading):
+    """Cells of the table below a heading, without its two head lines."""
+    part = text.partition(heading)[2].partition("\n## ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+METHODS = _rows(PAGE, "# Fidelity")
+PRESETS = {row[0].strip("`"): row[1].split(", ") for row in _rows(PAGE, "## Presets")}
+
+
+def methods():
+    """Public names of methods: the classifiers, the pruner and the compositions."""
+    return skspurious.mitigation.__all__
+
+
+def test_every_method_has_a_row():
+    named = {name for row in METHODS for name in re.findall(r"`(\w+)`", row[0])}
+    assert named == set(methods())
+
+
+@pytest.mark.parametrize("row", METHODS, ids=lambda row: row[0])
+def test_the_tests_of_a_row_exist_and_are_marked(row):
+    assert len(row) == 5
+    assert all(row)
+    files = re.findall(r"`(tests/[\w/]+\.py)`", row[4])
+    texts = [(ROOT / file).read_text(encoding="utf-8") for file in files]
+    assert files
+    # Plain training has no card of properties of its own.
+    assert "ERM" in row[0] or any("mark.fidelity" in text for text in texts)
+
+
+def test_every_fidelity_test_is_named():
+    marked = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if "@pytest.mark.fidelity" in path.read_text(encoding="utf-8")
+        or "pytestmark = pytest.mark.fidelity" in path.read_text(encoding="utf-8")
+    }
+    shared = {  # of several methods
+        "tests/embedding/test_extractor.py",
+        "tests/engine/test_checkpoint.py",
+        "tests/group_inference/test_dispersion_groups.py",
+        "tests/group_inference/test_error_groups.py",
+        "tests/group_inference/test_group_inferrer.py",
+        "tests/metrics/test_metrics_groups.py",
+        "tests/docs/test_fidelity.py",
+    }
+    assert marked <= shared | set(re.findall(r"`(tests/[\w/]+\.py)`", PAGE))
+
+
+@pytest.mark.parametrize("name", methods())
+def test_presets_are_those_of_the_page(name):
+    made = getattr(skspurious, name)
+    if name == "SpuriousSamplePruner":
+        assert name not in PRESETS  # PrunedRetrainer has them
+        return
+    presets = made.preset.args[1] if name.startswith("make_") else made._presets
+    assert sorted(presets) == sorted(PRESETS.get(name, []))
+    for preset, params in presets.items():
+        estimator = made.preset(preset, module=params.get("module", "resnet18"), random_state=3)
+        assert isinstance(estimator, BaseEstimator)
+        assert estimator.random_state == 3
+        estimator._validate_params()
+        values = clone(estimator).get_params()
+        for key, value in params.items():
+            if not name.startswith("make_"):
+                assert values[key] == value
+
+
+def test_presets_by_hand():
+    """Some settings, typed again from the papers and repositories."""
+    dro = skspurious.GroupDROClassifier.preset("waterbirds")
+    assert (dro.lr, dro.weight_decay, dro.batch_size, dro.max_epochs) == (1e-5, 1.0, 128, 300)
+    assert (dro.adjustment, dro.balance, dro.module) == (2.0, "sampling", "resnet50")
+    jtt = skspurious.JTTClassifier.preset("celeba")
+    assert (jtt.init_epochs, jtt.up_weight, jtt.max_epochs) == (1, 50, 50)
+    dfr = skspurious.LastLayerRetrainer.preset("waterbirds")
+    assert (dfr.lr, dfr.weight_decay, dfr.batch_size, dfr.max_epochs) == (1e-3, 1e-3, 32, 100)
+    nsf = skspurious.NSFClassifier.preset("celeba")
+    assert (nsf.n_transform_steps, nsf.n_head_steps, nsf.identify_on) == (350, 110, "eval_set")
+    spare = skspurious.make_spare.preset("waterbirds")
+    assert (spare.lr, spare.weight_decay, spare.max_epochs) == (1e-4, 0.1, 300)
+    first = spare.group_inferrer[0].module
+    assert (first.lr, first.weight_decay, first.max_epochs) == (1e-3, 1e-4, 1)
+
+
+def test_a_preset_says_what_is_wrong():
+    with pytest.raises(ValueError, match=r"no preset 'birds'; it has .*'waterbirds'"):
+        skspurious.GroupDROClassifier.preset("birds")
+    with pytest.raises(ValueError, match=r"preset\('multinli', module=\.\.\.\)"):
+        skspurious.GroupDROClassifier.preset("multinli")
+
+
+def test_presets_do_not_share_what_they_hold():
+    first = skspurious.make_spare.preset("waterbirds")
+    first.group_inferrer[0].module.lr = 7.0
+    assert skspurious.make_spare.preset("waterbirds").group_inferrer[0].module.lr == 1e-3
+
+
+def test_the_readme_has_every_method():
+    rows = [row for row in _rows(README, "## Methods") if len(row) == 6]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row[2])}
+    assert set(methods()) <= named

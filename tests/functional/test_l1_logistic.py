@@ -1,0 +1,236 @@
+"""Logistic heads: against scikit-learn, by their optimality conditions, by hand."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.linear_model import LogisticRegression
+
+from skspurious.functional import fit_l1_logistic, logistic_optimality
+
+fidelity = pytest.mark.fidelity
+
+
+def _data(n_classes=2, n_samples=80, n_features=12, seed=0):
+    """Overlapping classes on a few of the features."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n_samples) % n_classes
+    X = rng.normal(size=(n_samples, n_features))
+    X[:, :n_classes] += 1.5 * np.eye(n_classes)[y]
+    X = (X - X.mean(0)) / X.std(0)
+    return torch.from_numpy(X), torch.from_numpy(y)
+
+
+def _reference_objective(W, b, X, y, C, weight=None, penalty="l1"):
+    """The objective, sample by sample, for a head of one row (two classes) or of more."""
+    W, b, X, y = (np.asarray(v) for v in (W, b, X, y))
+    total = np.abs(W).sum() if penalty == "l1" else 0.5 * (W**2).sum()
+    for i, (x, label) in enumerate(zip(X, y)):
+        f = [w @ x + c for w, c in zip(W, b)]
+        if len(f) == 1:
+            f = [0.0, f[0]]
+        loss = np.log(np.exp(f).sum()) - f[label]
+        total += C * loss * (1 if weight is None else weight[i])
+    return total
+
+
+def _sklearn(X, y, C, penalty, n_classes):
+    if n_classes == 2 and penalty == "l1":  # liblinear; the large scaling frees the intercept
+        solver = {"solver": "liblinear", "intercept_scaling": 1e4, "l1_ratio": 1}
+    elif penalty == "l1":
+        solver = {"solver": "saga", "l1_ratio": 1}
+    else:
+        solver = {"solver": "newton-cg", "l1_ratio": 0}
+    model = LogisticRegression(C=C, tol=1e-9, max_iter=100_000, random_state=0, **solver)
+    return model.fit(X.numpy(), y.numpy())
+
+
+# --------------------------------------------------------------------------------------
+# By hand, and against scikit-learn
+
+
+@fidelity
+def test_one_feature_by_hand():
+    # x = -1, 1 with classes 0, 1: minimise |w| + 2 C log(1 + exp(-w)), so that
+    # 2 C / (1 + exp(w)) = 1, w = log(2 C - 1); the intercept is 0 by symmetry.
+    X, y = torch.tensor([[-1.0], [1.0]], dtype=torch.float64), torch.tensor([0, 1])
+    heads = fit_l1_logistic(X, y, C=3.0, n_classes=2, tol=1e-10)
+    assert_allclose(heads.coef, np.log([[[5.0]]]), rtol=1e-8)
+    assert_allclose(heads.intercept, 0, atol=1e-9)
+    assert fit_l1_logistic(X, y, C=1.0, n_classes=2).coef.item() == 0  # from 2 C <= 2 on
+
+
+@fidelity
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("C", [0.1, 1.0])
+def test_solution_is_that_of_scikit_learn(penalty, n_classes, C):
+    X, y = _data(n_classes)
+    heads = fit_l1_logistic(X, y, C=C, n_classes=n_classes, penalty=penalty, tol=1e-9)
+    model = _sklearn(X, y, C, penalty, n_classes)
+    coef, intercept = heads.coef[0].numpy(), heads.intercept[0].numpy()
+    assert_allclose(coef, model.coef_, atol=2e-4)
+    if n_classes > 2:  # a common shift of the intercepts changes nothing
+        intercept, free = intercept - intercept.mean(), model.intercept_ - model.intercept_.mean()
+    else:
+        free = model.intercept_
+    assert_allclose(intercept, free, atol=2e-3)
+    ours = _reference_objective(coef, intercept, X, y, C, penalty=penalty)
+    theirs = _reference_objective(model.coef_, model.intercept_, X, y, C, penalty=penalty)
+    assert ours <= theirs + 1e-9
+
+
+def test_two_rows_of_half_the_head_have_the_objective_of_one():
+    """Rows -w/2 and w/2 have the logits and the L1 norm of w: the same objective."""
+    X, y = _data()
+    one = fit_l1_logistic(X, y, C=0.5, n_classes=2, tol=1e-8)
+    w = one.coef[0, 0].numpy()
+    rows = np.stack([-w, w]) / 2
+    half = one.intercept[0, 0].item() / 2
+    objective = _reference_objective(rows, [-half, half], X, y, 0.5)
+    assert_allclose(objective, _reference_objective(w[None], [2 * half], X, y, 0.5))
+
+
+# --------------------------------------------------------------------------------------
+# Optimality
+
+
+@fidelity
+@pytest.mark.parametrize("n_classes", [2, 4])
+@pytest.mark.parametrize("C", [0.02, 0.3, 5.0])
+def test_l1_optimality_conditions(n_classes, C):
+    """|C dloss/dw| is at most 1 where w is 0, and 1 against the sign of w elsewhere."""
+    X, y = _data(n_classes, n_features=30)
+    heads = fit_l1_logistic(X, y, C=C, n_classes=n_classes, tol=1e-6, max_iter=50_000)
+    W = heads.coef[0].clone().requires_grad_()
+    b = heads.intercept[0].clone().requires_grad_()
+    logits = X @ W.T + b
+    if n_classes == 2:
+        logits = torch.cat([torch.zeros_like(logits), logits], 1)
+    loss = torch.nn.functional.cross_entropy(logits, y, reduction="sum")
+    gradient, of_intercept = torch.autograd.grad(C * loss, [W, b])
+    is_zero = W == 0
+    assert is_zero.any()
+    assert (gradient[is_zero].abs() <= 1 + 2e-6).all()
+    assert_allclose(gradient[~is_zero], -W.detach()[~is_zero].sign(), atol=2e-6)
+    assert_allclose(of_intercept, 0, atol=2e-6)
+    if C > 0.1:
+        assert (~is_zero).any()
+
+
+@fidelity
+def test_weak_C_gives_zero_weights_and_the_log_odds():
+    X, y = _data()
+    y = y.clone()
+    y[:20] = 0
+    share = y.double().mean().item()
+    heads = fit_l1_logistic(X, y, C=1e-4, n_classes=2, tol=1e-9)
+    assert (heads.coef == 0).all()
+    assert_allclose(heads.intercept.item(), np.log(share / (1 - share)), atol=1e-3)
+    three, labels = _data(3)
+    assert (fit_l1_logistic(three, labels, C=1e-3, n_classes=3).coef == 0).all()
+
+
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+def test_optimality_is_what_the_solver_stops_at(penalty):
+    X, y = _data(3)
+    settings = {"C": 0.7, "n_classes": 3, "penalty": penalty}
+    for tol in (1e-2, 1e-5):
+        heads = fit_l1_logistic(X, y, tol=tol, **settings)
+        assert heads.violation.item() <= tol
+        assert_allclose(logistic_optimality(heads, X, y, **settings), heads.violation, rtol=1e-6)
+    wrong = heads._replace(coef=1.5 * heads.coef)
+    assert logistic_optimality(wrong, X, y, **settings).item() > 0.01
+
+
+def test_violation_by_hand():
+    # One sample of each class at x = 1 and -1, w = 2, b = 0, C = 1: g = -2 / (1 + exp(2)).
+    X, y = torch.tensor([[-1.0], [1.0]], dtype=torch.float64), torch.tensor([0, 1])
+    heads = fit_l1_logistic(X, y, C=1.0, n_classes=2)
+    heads = heads._replace(coef=torch.full((1, 1, 1), 2.0, dtype=torch.float64))
+    g = -2 / (1 + np.exp(2))
+    assert_allclose(logistic_optimality(heads, X, y, C=1.0, n_classes=2), [g + 1])
+    # L2: |g + w| as a share of the gradient at zero, which is 1.
+    l2 = logistic_optimality(heads, X, y, C=1.0, n_classes=2, penalty="l2")
+    assert_allclose(l2, [g + 2])
+
+
+def test_iterations_that_run_out_are_reported():
+    X, y = _data()
+    heads = fit_l1_logistic(X, y, C=5.0, n_classes=2, tol=1e-8, max_iter=3)
+    assert heads.n_iter.item() == 3
+    assert heads.violation.item() > 1e-8
+
+
+# --------------------------------------------------------------------------------------
+# Many heads at once
+
+
+@fidelity
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_heads_in_one_batch_are_those_fitted_alone_on_their_rows(n_classes):
+    X, y = _data(n_classes)
+    rng = np.random.default_rng(0)
+    subsets = [np.sort(rng.permutation(len(y))[:50]) for _ in range(3)]
+    weight = torch.zeros(3, len(y), dtype=torch.float64)
+    for head, rows in enumerate(subsets):
+        weight[head, rows] = 1
+    C = torch.tensor([0.2, 1.0, 3.0])
+    heads = fit_l1_logistic(X, y, C=C, n_classes=n_classes, sample_weight=weight, tol=1e-8)
+    for head, rows in enumerate(subsets):
+        alone = fit_l1_logistic(X[rows], y[rows], C=C[head].item(), n_classes=n_classes, tol=1e-8)
+        assert_allclose(heads.coef[head], alone.coef[0], atol=1e-5)
+        assert_allclose(heads.intercept[head], alone.intercept[0], atol=1e-5)
+
+
+def test_weights_are_repetitions():
+    X, y = _data()
+    times = np.random.default_rng(1).integers(0, 4, len(y))
+    weight = torch.from_numpy(times).double()[None]
+    weighted = fit_l1_logistic(X, y, C=0.5, n_classes=2, sample_weight=weight, tol=1e-8)
+    rows = np.repeat(np.arange(len(y)), times)
+    repeated = fit_l1_logistic(X[rows], y[rows], C=0.5, n_classes=2, tol=1e-8)
+    assert_allclose(weighted.coef, repeated.coef, atol=1e-5)
+
+
+def test_a_start_leads_to_the_same_solution_sooner():
+    X, y = _data(n_features=40)
+    cold = fit_l1_logistic(X, y, C=1.0, n_classes=2, tol=1e-7)
+    below = fit_l1_logistic(X, y, C=0.7, n_classes=2, tol=1e-7)
+    before = below.coef.clone()
+    warm = fit_l1_logistic(X, y, C=1.0, n_classes=2, tol=1e-7, start=below)
+    assert_allclose(warm.coef, cold.coef, atol=1e-5)
+    assert torch.equal(below.coef, before)
+    again = fit_l1_logistic(X, y, C=1.0, n_classes=2, tol=1e-6, start=cold)
+    assert again.n_iter.item() == 0
+
+
+def test_separable_classes_have_finite_heads():
+    X, y = _data(n_samples=20, n_features=60)
+    heads = fit_l1_logistic(X, y, C=1.0, n_classes=2)
+    assert heads.violation.item() <= 1e-3
+    assert_array_equal((X @ heads.coef[0, 0] + heads.intercept[0]) > 0, y == 1)
+    assert (heads.coef != 0).sum() < 20
+
+
+# --------------------------------------------------------------------------------------
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"C": 0.0}, "C must be one positive number"),
+        ({"C": torch.tensor([1.0, -1.0])}, "C must be one positive number"),
+        ({"penalty": "l0"}, "penalty must be 'l1' or 'l2'; got 'l0'"),
+        ({"sample_weight": torch.ones(2, 5)}, r"sample_weight must have shape \(n_heads, 80\)"),
+        ({"sample_weight": torch.ones(3, 80), "C": torch.ones(2)}, "C has 2 values"),
+        ({"y": torch.zeros(80, dtype=torch.int64)}, "at least two classes"),
+        ({"y": torch.zeros(7, dtype=torch.int64)}, "X must have shape"),
+    ],
+)
+def test_what_does_not_fit_is_an_error(change, message):
+    X, y = _data()
+    arguments = {"y": y, "C": 1.0, "n_classes": 2} | change
+    with pytest.raises(ValueError, match=message):
+        fit_l1_logistic(X, arguments.pop("y"), **arguments)

@@ -1,0 +1,203 @@
+"""method="error": right or wrong, out of fold."""
+
+import pickle
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skspurious.functional import (
+    cross_fitted_logits,
+    fit_balanced_logistic,
+    stratified_folds,
+)
+from skspurious.group_inference import SpuriousGroupInferrer
+
+
+def make_shortcut(n_samples=600, n_noise=0, seed=0):
+    """The spurious feature is strong and agrees with the class in 9 of 10; the core is weak."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n_samples) % 2
+    conflicting = np.arange(n_samples) // 2 % 10 == 0
+    sign = 2 * y - 1
+    X = np.stack([0.1 * sign, 3 * np.where(conflicting, -sign, sign)], axis=1)
+    X = np.concatenate([X, np.zeros((n_samples, n_noise))], axis=1)
+    return X + rng.normal(scale=0.5, size=X.shape), y, conflicting
+
+
+def make_inferrer(**params):
+    return SpuriousGroupInferrer("error", random_state=0, **params)
+
+
+@pytest.mark.fidelity
+def test_groups_are_right_and_wrong_samples_of_each_class():
+    X, y, conflicting = make_shortcut()
+    inferrer = make_inferrer().fit(X, y)
+    assert_array_equal(inferrer.labels_, 2 * y + conflicting)
+    assert_array_equal(inferrer.margin_ < 0, conflicting)
+    assert_array_equal(inferrer.cluster_sizes_, [270, 30, 270, 30])
+    assert_array_equal(inferrer.sampling_power_, 1.0)
+    centers = [X[inferrer.labels_ == g].mean(axis=0) for g in inferrer.groups_]
+    assert_allclose(inferrer.cluster_centers_, centers)
+    assert len(inferrer.cluster_search_) == 0
+
+
+@pytest.mark.fidelity
+def test_margins_are_those_of_models_that_have_not_seen_the_sample():
+    """Many features separate the training data: only unseen samples can be wrong."""
+    X, y, conflicting = make_shortcut(400, n_noise=500)
+    inferrer = make_inferrer(C=10.0).fit(X, y)
+    rows = StandardScaler().fit_transform(X)
+    in_sample = LogisticRegression(C=10.0, class_weight="balanced").fit(rows, y)
+    assert in_sample.score(rows, y) == 1.0
+    wrong = inferrer.margin_ < 0
+    assert wrong[conflicting].mean() > 0.6
+    assert wrong[~conflicting].mean() < 0.4
+    assert_array_equal(inferrer.labels_, 2 * y + wrong)
+    # and yet the training rows keep their groups, in any company
+    assert_array_equal(inferrer.predict(X, y=y), inferrer.labels_)
+    assert_array_equal(inferrer.predict(X[::3], y=y[::3]), inferrer.labels_[::3])
+
+
+def test_new_rows_are_judged_by_a_model_of_all_training_rows():
+    X, y, _ = make_shortcut(n_noise=5)
+    X_new, y_new, conflicting_new = make_shortcut(n_noise=5, seed=1)
+    inferrer = make_inferrer(C=0.01).fit(X, y)
+    scaler = StandardScaler().fit(X)
+    model = LogisticRegression(C=0.01, class_weight="balanced").fit(scaler.transform(X), y)
+    decision = model.decision_function(scaler.transform(X_new))
+    margin = np.where(y_new == 1, decision, -decision)
+    assert_array_equal(inferrer.predict(X_new, y=y_new), 2 * y_new + (margin < 0))
+    assert ((margin < 0) == conflicting_new).mean() > 0.95
+    proba = inferrer.predict_proba(X_new, y=y_new)
+    assert_allclose(proba[np.arange(600), 2 * y_new + 1], expit(-margin), atol=1e-4)
+    assert_allclose(proba.sum(axis=1), 1.0)
+    # without classes: the right group of the predicted class
+    assert_array_equal(inferrer.predict(X_new), 2 * (decision > 0))
+    anywhere = inferrer.predict_proba(X_new)
+    assert_allclose(anywhere[:, 2], expit(decision), atol=1e-4)
+    assert_allclose(anywhere[:, [1, 3]], 0.0)
+
+
+def test_a_row_with_another_class_than_in_training_is_a_new_row():
+    X, y, _ = make_shortcut()
+    inferrer = make_inferrer().fit(X, y)
+    swapped = inferrer.predict(X, y=1 - y)
+    decision = X @ inferrer._groups.coef + inferrer._groups.intercept
+    right = decision.argmax(axis=1) == 1 - y
+    assert_array_equal(swapped, 2 * (1 - y) + ~right)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_error_groups_do_not_depend_on_the_order_of_rows(dtype):
+    X, y, _ = make_shortcut(n_noise=30)
+    X = np.concatenate([X, X[:50]]).astype(dtype)
+    y = np.concatenate([y, y[:25], 1 - y[25:50]])
+    inferrer = make_inferrer().fit(X, y)
+    order = np.random.default_rng(1).permutation(650)
+    shuffled = make_inferrer().fit(X[order], y[order])
+    assert_array_equal(shuffled.labels_, inferrer.labels_[order])
+    assert_array_equal(shuffled.margin_, inferrer.margin_[order])
+    assert_array_equal(inferrer.predict(X.astype(np.float64), y=y), inferrer.labels_)
+    copied = pickle.loads(pickle.dumps(inferrer))
+    assert_array_equal(copied.predict(X, y=y), inferrer.labels_)
+
+
+def test_error_seed_and_folds_decide_the_folds():
+    X, y, _ = make_shortcut(n_noise=30)
+    first, again = (make_inferrer().fit(X, y).margin_ for _ in range(2))
+    assert_array_equal(first, again)
+    other = SpuriousGroupInferrer("error", random_state=1).fit(X, y).margin_
+    fewer = make_inferrer(n_folds=2).fit(X, y).margin_
+    stronger = make_inferrer(C=1e-5).fit(X, y).margin_
+    assert not np.allclose(first, other)
+    assert not np.allclose(first, fewer)
+    assert np.abs(stronger).mean() < 0.5 * np.abs(first).mean()
+
+
+def test_three_classes_have_one_wrong_group_each():
+    rng = np.random.default_rng(0)
+    center = np.array([[0.0, 0.0], [6.0, 0.0], [0.0, 6.0]])
+    y = np.arange(300) % 3
+    at = np.where(np.arange(300) // 3 % 10 == 0, (y + 1) % 3, y)
+    X = center[at] + rng.normal(scale=0.3, size=(300, 2))
+    inferrer = make_inferrer(C=1.0).fit(X, y)
+    assert_array_equal(inferrer.labels_, 2 * y + (at != y))
+    proba = inferrer.predict_proba(X, y=y)
+    assert_array_equal(proba.argmax(axis=1), inferrer.labels_)
+
+
+def test_a_class_without_errors_and_a_class_of_few_errors_stay_whole():
+    X, y, conflicting = make_shortcut()
+    keep = ~(conflicting & (y == 0)) | (np.arange(600) < 60)  # class 0 keeps 3 errors
+    X, y = X[keep], y[keep]
+    assert_array_equal(make_inferrer().fit(X, y).n_clusters_, [2, 2])
+    inferrer = make_inferrer(min_cluster_size=4).fit(X, y)
+    assert_array_equal(inferrer.n_clusters_, [1, 2])
+    assert_array_equal(inferrer.predict(X, y=y), inferrer.labels_)
+    alone = make_inferrer().fit(X[y == 0], y[y == 0])
+    assert_array_equal(alone.labels_, 0)
+    assert_array_equal(alone.predict(X[:5]), 0)
+
+
+def test_rare_classes_are_no_error():
+    X, y, _ = make_shortcut()
+    for n_rare in (1, 2, 3):
+        rows, code = np.concatenate([X, X[:n_rare] + 9.0]), np.concatenate([y, [2] * n_rare])
+        inferrer = make_inferrer().fit(rows, code)
+        assert_array_equal(inferrer.predict(rows, y=code), inferrer.labels_)
+        assert inferrer.n_clusters_[2] in (1, 2)
+        assert np.isfinite(inferrer.margin_).all()
+
+
+def test_error_refuses_global_scope():
+    X, y, _ = make_shortcut(40)
+    with pytest.raises(ValueError, match="scope='global' does not go with method='error'"):
+        make_inferrer(scope="global").fit(X, y)
+
+
+# ------------------------------------------------------------------------------ the linear model
+
+
+@pytest.mark.fidelity
+def test_cross_fitted_logits_equal_a_loop_over_the_folds():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(90, 3)), np.arange(90) % 3
+    logits = cross_fitted_logits(X, y, 3, n_folds=4, C=0.5, random_state=3)
+    order = np.argsort([row.tobytes() for row in X])
+    _, first = np.unique(y[order], return_index=True)
+    strata = np.searchsorted(np.sort(first), first)[y[order]]  # numbered as they appear
+    fold = np.empty(90, dtype=int)
+    fold[order] = stratified_folds(strata, 4, np.random.default_rng(3))
+    for k in range(4):
+        model = make_pipeline(
+            StandardScaler(), LogisticRegression(C=0.5, class_weight="balanced")
+        ).fit(X[fold != k], y[fold != k])
+        assert_allclose(logits[fold == k], model.decision_function(X[fold == k]), atol=1e-3)
+
+
+def test_copies_of_a_row_do_not_tell_on_each_other():
+    rng = np.random.default_rng(0)
+    X, y = (
+        np.repeat(rng.normal(size=(150, 100)), 2, axis=0),
+        np.repeat(rng.integers(2, size=150), 2),
+    )
+    logits = cross_fitted_logits(X, y, 2, C=1.0)  # labels of noise: nothing to learn
+    assert 0.35 < (logits.argmax(axis=1) == y).mean() < 0.65
+    assert_array_equal(logits[::2], logits[1::2])
+
+
+def test_balanced_logistic_equals_scikit_learn_on_standardised_features():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 4)) * [1.0, 10.0, 0.1, 0.0] + [0.0, 100.0, 0.0, 5.0]
+    y = rng.choice(3, p=[0.7, 0.2, 0.1], size=200)
+    coef, intercept = fit_balanced_logistic(X, y, 4, C=0.3)
+    rows = StandardScaler().fit_transform(X)
+    model = LogisticRegression(C=0.3, class_weight="balanced", max_iter=1000).fit(rows, y)
+    logits = X @ coef + intercept
+    assert_allclose(logits[:, :3], model.decision_function(rows), atol=1e-6)
+    assert_allclose(logits[:, 3], -30.0)  # class 3 has no sample

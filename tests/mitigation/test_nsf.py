@@ -1,0 +1,728 @@
+"""NSFClassifier: the four steps, on embeddings and end to end."""
+
+import inspect
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import make_pipeline
+from torch import nn
+
+from skspurious import (
+    ERMClassifier,
+    GroupedData,
+    NSFClassifier,
+    SpuriousGroupInferrer,
+    TorchFeatureExtractor,
+    worst_group_accuracy,
+)
+from skspurious.functional import fold_neutral_map
+from skspurious.mitigation import _nsf
+
+fidelity = pytest.mark.fidelity
+# Few features: the regulariser pulls each scale by reg / n_features.
+EFFECT = {"nsf_lr": 0.01, "reg": 0.5}
+FAST = EFFECT | {"nsf_lr": 0.03, "n_transform_steps": 80, "n_head_steps": 80, "random_state": 0}
+STAGE = {"lr": 0.05, "max_epochs": 3, "batch_size": 64}
+
+
+def make_planted(n_samples=1000, rho=0.95, s=3.0, c=1.0, noise=1.0, seed=0):
+    """Core feature +-c, spurious +-s that agrees with the class in a share rho, six of noise."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n_samples) % 2
+    sign = 2 * y - 1
+    conflicting = np.arange(n_samples) // 2 >= round(rho * n_samples / 2)
+    spurious = np.where(conflicting, -sign, sign)
+    X = np.column_stack([c * sign, s * spurious, np.zeros((n_samples, 6))])
+    X += rng.normal(scale=noise, size=X.shape)
+    return X.astype(np.float32), y, 2 * y + (spurious > 0)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_planted()
+
+
+class Net(nn.Module):
+    """Batch normalisation, dropout and two layers; the head is in a block of its own."""
+
+    def __init__(self, n_features=8, n_classes=2, bias=True):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(n_features)
+        self.hidden = nn.Linear(n_features, 6)
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(6, n_classes, bias=bias))
+
+    def forward(self, x):
+        return self.head(self.hidden(self.norm(x)).relu())
+
+    def embed(self, x):
+        return self.hidden(self.norm(x)).relu()
+
+
+class Wide(nn.Module):
+    """Two layers, without batch statistics and dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 32)
+        self.head = nn.Linear(32, 2)
+
+    def forward(self, x):
+        return self.head(self.hidden(x).relu())
+
+
+class CrossWired(nn.Module):
+    """Registers its head first, so the last linear layer in the list is another one."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(5, 2)
+        self.hidden = nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.head(self.hidden(x).relu())
+
+
+def parameters_of(clf):
+    return torch.cat([p.detach().ravel() for p in clf.module_.parameters()])
+
+
+# --------------------------------------------------------------------------------------
+# Identify
+
+
+@fidelity
+def test_outliers_are_the_far_groups_of_the_inferrer(data):
+    X, y, _ = data
+    clf = NSFClassifier(**FAST).fit(X, y)
+    inferrer = SpuriousGroupInferrer(method="dispersion").fit(X, y)
+    assert inferrer.n_clusters_.tolist() == [2, 2]
+    is_far = inferrer.labels_ % 2 == 1  # near before far in each class
+    assert is_far.any()
+    assert_array_equal(clf.outlier_mask_, is_far)
+    assert_array_equal(clf.outlier_counts_, inferrer.cluster_sizes_[[1, 3]])
+
+
+@fidelity
+@pytest.mark.filterwarnings("ignore:no sample was rescued")
+def test_outliers_and_means_by_hand():
+    # class 0: 0, 1, 8 (mean 3); class 1: 9, 10 (mean 9.5): 8 is nearer to 9.5
+    X = np.array([[0.0], [1.0], [8.0], [9.0], [10.0]])
+    y = ["a", "a", "a", "b", "b"]
+    clf = NSFClassifier(**FAST).fit(X, y)
+    assert_allclose(clf.class_means_, [[3.0], [9.5]])
+    assert clf.outlier_mask_.tolist() == [False, False, True, False, False]
+    assert clf.outlier_counts_.tolist() == [1, 0]
+    assert_allclose(clf.neutral_centers_, [[(0.5 + 8.0) / 2], [9.5]])
+    assert clf.identify_indices_.tolist() == [0, 1, 2, 3, 4]
+
+
+@fidelity
+@pytest.mark.parametrize("rho", [0.95, 0.8])
+def test_planted_outliers_are_found_and_centers_lose_the_spurious_component(rho):
+    X, y, group = make_planted(rho=rho, noise=0.1)
+    clf = NSFClassifier(**FAST).fit(X, y)
+    conflicting = np.isin(group, [1, 2])
+    assert_array_equal(clf.outlier_mask_, conflicting)
+    assert_allclose(clf.neutral_centers_[:, :2], [[-1, 0], [1, 0]], atol=0.06)
+    assert_allclose(np.abs(clf.class_means_[:, 1]), (2 * rho - 1) * 3, atol=0.06)
+
+
+@fidelity
+@pytest.mark.filterwarnings("ignore:no sample was rescued")
+def test_a_balanced_split_has_no_outlier():
+    X, y, _ = make_planted(rho=0.5, noise=0.1)
+    clf = NSFClassifier(**FAST).fit(X, y)
+    assert not clf.outlier_mask_.any()
+    assert_allclose(clf.neutral_centers_, clf.class_means_)
+
+
+# --------------------------------------------------------------------------------------
+# Which samples
+
+
+@fidelity
+def test_the_caller_chooses_the_samples_of_the_four_steps(data):
+    X, y, _ = data
+    X2, y2, _ = make_planted(400, seed=1)
+    on_train = NSFClassifier(Net, **STAGE, **FAST).fit(X, y, eval_set=(X2, y2))
+    on_eval = clone(on_train).set_params(identify_on="eval_set").fit(X, y, eval_set=(X2, y2))
+    on_part = clone(on_train).set_params(identify_on=0.2).fit(X, y)
+    assert len(on_train.outlier_mask_) == 1000
+    assert len(on_eval.outlier_mask_) == 400
+    assert len(on_part.outlier_mask_) == 200
+    assert_array_equal(on_train.identify_indices_, np.arange(1000))
+    assert on_eval.identify_indices_ is None
+    rows = on_part.identify_indices_
+    assert np.bincount(y[rows]).tolist() == [100, 100]  # stratified by class
+    # the means are those of the embedding of just these samples
+    for clf, samples, labels in (
+        (on_train, X, y),
+        (on_eval, X2, y2),
+        (on_part, X[rows], y[rows]),
+    ):
+        with torch.no_grad():
+            Z = clf.module_.embed(torch.from_numpy(samples)).numpy()
+        means = [Z[labels == k].mean(0) for k in (0, 1)]
+        assert_allclose(clf.class_means_, means, rtol=1e-4, atol=1e-5)
+
+
+def test_a_held_out_part_is_not_trained_on(data):
+    """Spoiling it changes nothing in the backbone; without it, the first stage is ERM."""
+    X, y, _ = data
+    clf = NSFClassifier(Net, identify_on=0.3, **STAGE, **FAST).fit(X, y)
+    held_out = clf.identify_indices_
+    spoilt = X.copy()
+    spoilt[held_out] = 5.0 * spoilt[held_out] + 3.0
+    other = clone(clf)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        other.fit(spoilt, y)
+    assert_array_equal(other.identify_indices_, held_out)
+    assert torch.equal(other.module_.hidden.weight, clf.module_.hidden.weight)
+    assert not torch.equal(other.module_.head[1].weight, clf.module_.head[1].weight)
+
+
+def test_the_first_stage_is_erm(data):
+    X, y, _ = data
+    clf = NSFClassifier(Net, **STAGE, **FAST).fit(X, y)
+    erm = ERMClassifier(Net, **STAGE, random_state=0).fit(X, y)
+    assert torch.equal(clf.module_.hidden.weight, erm.module_.hidden.weight)
+    rows = clf.history_[clf.history_["stage"] == "erm"]
+    assert_array_equal(rows["train_loss"], erm.history_["train_loss"])
+    counts = clf.history_["stage"].value_counts()
+    assert counts.to_dict() == {"erm": 3, "eliminate": 80, "update": 80}
+    losses = clf.history_.groupby("stage")["train_loss"]
+    assert (losses.last() < losses.first()).all()
+
+
+def test_max_epochs_zero_takes_the_network_as_it_is(data):
+    X, y, _ = data
+    erm = ERMClassifier(Net, **STAGE, random_state=0).fit(X, y)
+    trained = NSFClassifier(Net, **STAGE, **FAST).fit(X, y)
+    for module in (erm.module_, FrozenEstimator(erm)):
+        clf = NSFClassifier(module, max_epochs=0, **FAST).fit(X, y)
+        assert_allclose(parameters_of(clf), parameters_of(trained))
+        assert set(clf.history_["stage"]) == {"eliminate", "update"}
+        assert clf.best_epoch_ is None
+    assert isinstance(erm.module_.head[1], nn.Linear)
+    assert torch.equal(
+        erm.module_.head[1].weight,
+        ERMClassifier(Net, **STAGE, random_state=0).fit(X, y).module_.head[1].weight,
+    )
+
+
+def test_the_last_epoch_is_kept_unless_there_is_early_stopping(data):
+    X, y, group = data
+    eval_set = (*make_planted(200, seed=2)[:2],)
+    clf = NSFClassifier(Net, **STAGE, **FAST).fit(X, y, sample_group=group, eval_set=eval_set)
+    plain = NSFClassifier(Net, **STAGE, **FAST).fit(X, y)
+    assert clf.best_epoch_ is None
+    assert torch.equal(parameters_of(clf), parameters_of(plain))
+    last = clf.history_.iloc[-1]
+    assert last["stage"] == "update"
+    assert last["valid_accuracy"] == pytest.approx(clf.score(*eval_set))
+    stopped = NSFClassifier(Net, early_stopping=True, **STAGE, **FAST).fit(X, y)
+    assert stopped.best_epoch_ in (1, 2, 3)
+    assert len(stopped.outlier_mask_) == 900
+    kept = NSFClassifier(Net, monitor="accuracy", **STAGE, **FAST).fit(X, y, eval_set=eval_set)
+    assert kept.best_epoch_ in (1, 2, 3)
+
+
+def test_embeddings_have_no_first_stage(data):
+    X, y, group = data
+    plain = NSFClassifier(**FAST).fit(X, y)
+    other = NSFClassifier(max_epochs=50, lr=1e30, early_stopping=True, **FAST)
+    other.fit(X, y, sample_group=group, eval_set=(X, y, group))
+    assert torch.equal(parameters_of(other), parameters_of(plain))
+    assert other.used_group_labels_ == {"train": False, "validation": False}
+    assert other.history_["valid_worst_group_accuracy"].iloc[-1] == pytest.approx(
+        other.score(X, y, sample_group=group)
+    )
+
+
+# --------------------------------------------------------------------------------------
+# The network that comes out
+
+
+@fidelity
+def test_without_steps_the_transform_is_the_identity(data):
+    X, y, _ = data
+    clf = NSFClassifier(**FAST | {"n_transform_steps": 0}).fit(X, y)
+    assert_array_equal(clf.scale_, np.ones(8))
+    assert_array_equal(clf.shift_, np.zeros(8))
+    assert_array_equal(clf.transform(X), X)
+
+
+@fidelity
+def test_one_step_moves_every_scale_by_the_learning_rate_and_no_shift(data):
+    X, y, _ = data
+    clf = NSFClassifier(n_transform_steps=1, random_state=0).fit(X, y)
+    assert_array_equal(clf.shift_, np.zeros(8))
+    assert_allclose(np.abs(clf.scale_ - 1), 1e-3, rtol=2e-6)
+
+
+@fidelity
+@pytest.mark.parametrize("module", [None, Net])
+def test_the_folded_layer_is_the_head_on_the_transform(data, module, monkeypatch):
+    X, y, _ = data
+    heads = []
+
+    def record(weight, bias, scale, shift):
+        heads.append((weight, bias))
+        return fold_neutral_map(weight, bias, scale, shift)
+
+    monkeypatch.setattr(_nsf, "fold_neutral_map", record)
+    clf = NSFClassifier(module, **STAGE, **FAST).fit(X, y)
+    weight, bias = heads[-1]
+    logits = clf.transform(X) @ weight.T + bias
+    decision = clf.decision_function(X)
+    assert_allclose(decision, logits[:, 1] - logits[:, 0], atol=1e-5)
+    Z = X if module is None else clf.module_.embed(torch.from_numpy(X)).detach().numpy()
+    raw = Z @ clf.coef_.T + clf.intercept_
+    assert_allclose(decision, raw[:, 1] - raw[:, 0], atol=1e-5)
+    assert clf.coef_.shape == (2, Z.shape[1])
+    assert np.abs(clf.scale_ - 1).max() > 0.1
+
+
+def test_on_embeddings_the_network_is_one_linear_layer(data):
+    X, y, _ = data
+    clf = NSFClassifier(**FAST).fit(X, y)
+    assert type(clf.module_) is nn.Linear
+    assert_allclose(clf.module_.weight.detach(), clf.coef_)
+    assert_allclose(clf.module_.bias.detach(), clf.intercept_)
+    assert not clf.module_.training
+    images = NSFClassifier(**FAST).fit(X.reshape(-1, 2, 2, 2), y)
+    assert images.module_[-1].in_features == 8
+    assert_allclose(images.coef_, clf.coef_, atol=1e-6)
+    assert images.transform(X.reshape(-1, 2, 2, 2)).shape == (1000, 8)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_head_of_a_network_is_replaced_also_without_a_bias(data, bias):
+    X, y, _ = data
+    clf = NSFClassifier(Net, module_params={"bias": bias}, **STAGE, **FAST).fit(X, y)
+    head = clf.module_.head[1]
+    assert type(head) is nn.Linear
+    assert_allclose(head.bias.detach(), clf.intercept_)
+    assert_allclose(head.weight.detach(), clf.coef_)
+
+
+@pytest.mark.parametrize("max_epochs", [0, 2])
+def test_a_network_that_is_one_linear_layer_is_replaced(data, max_epochs):
+    X, y, _ = data
+    module = nn.Linear(8, 2, bias=False)
+    before = module.weight.detach().clone()
+    clf = NSFClassifier(module, **STAGE | {"max_epochs": max_epochs}, **FAST).fit(X, y)
+    assert type(clf.module_) is nn.Linear
+    assert clf.module_.bias is not None
+    assert torch.equal(module.weight, before)
+    on_embedding = NSFClassifier(**FAST).fit(X, y)
+    assert_allclose(clf.coef_, on_embedding.coef_, atol=1e-5)  # the embedding is X either way
+
+
+def test_a_head_that_is_not_the_last_layer_is_an_error(data):
+    X, y, _ = data
+    with pytest.raises(ValueError, match=r"has 5 outputs for 2 classes.*registers its head last"):
+        NSFClassifier(CrossWired, **STAGE, **FAST).fit(X, y)
+
+
+def test_an_embedding_that_is_no_vector_is_an_error(data):
+    X, y, _ = data
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.head(x.reshape(len(x), 4, 2)).mean(1)
+
+    with pytest.raises(ValueError, match=r"samples of shape \(4, 2\).*Pool before it"):
+        NSFClassifier(Tokens(), **STAGE, **FAST).fit(X, y)
+
+
+# --------------------------------------------------------------------------------------
+# Update
+
+
+@fidelity
+def test_easy_rescued_and_still_wrong(data):
+    X, y, _ = data
+    clf = NSFClassifier(**FAST).fit(X, y)
+    assert_array_equal(clf.easy_mask_, ~clf.outlier_mask_)
+    assert not (clf.rescued_mask_ & ~clf.outlier_mask_).any()
+    still_wrong = clf.outlier_mask_ & ~clf.rescued_mask_
+    assert still_wrong.any()
+    assert clf.rescued_mask_.any()
+    # nearest neutral center, mapped features
+    Z = clf.transform(X).astype(float)
+    squared = ((Z[:, None] - clf.neutral_centers_) ** 2).sum(2)
+    assert_array_equal(clf.rescued_mask_, clf.outlier_mask_ & (squared.argmin(1) == y))
+
+
+@fidelity
+def test_still_wrong_samples_do_not_reach_the_head(data, monkeypatch):
+    X, y, _ = data
+    seen = []
+    original = _nsf.fit_balanced_head
+
+    def record(Z, y, part, weights, **params):
+        seen.append((Z, part, weights))
+        return original(Z, y, part, weights, **params)
+
+    monkeypatch.setattr(_nsf, "fit_balanced_head", record)
+    clf = NSFClassifier(**FAST).fit(X, y)
+    ((Z, part, weights),) = seen
+    used = clf.easy_mask_ | clf.rescued_mask_
+    assert used.sum() < len(used)
+    assert_allclose(Z, clf.transform(X[used]), atol=1e-5)
+    assert_array_equal(part, clf.rescued_mask_[used].astype(int))
+    assert weights[part == 1].sum() == pytest.approx(1)  # both groups weigh the same
+    assert weights[part == 0].sum() == pytest.approx(1)
+
+
+@fidelity
+def test_one_rescued_sample_is_enough():
+    X, y, _ = make_planted(rho=0.5, c=2.0, noise=0.05, n_samples=100)
+    X, y = np.r_[X, [[-2.0, 3.0] + [0.0] * 6]].astype(np.float32), np.r_[y, 0]
+    X[:100][:, 1] = np.where(y[:100] == 1, 3.0, -3.0)  # all aligned, one conflicts
+    # center of class 0: (-2, 0), of class 1: (2, 3); the outlier at (-2, 3) is nearer to the first
+    clf = NSFClassifier(**FAST).fit(X, y)
+    assert clf.rescued_mask_.sum() == 1
+    assert np.isfinite(clf.coef_).all()
+    assert clf.score(X, y) > 0.9
+
+
+@fidelity
+@pytest.mark.parametrize("balance", ["group", "group_class"])
+def test_a_class_without_rescued_samples_is_still_learned(balance):
+    X, y, group = make_planted(noise=0.3)
+    kept = group != 2  # class 1 has no minority
+    X, y = X[kept], y[kept]
+    clf = NSFClassifier(balance=balance, **FAST).fit(X, y)
+    assert clf.rescued_mask_.any()
+    assert set(y[clf.rescued_mask_]) == {0}
+    assert np.isfinite(clf.coef_).all()
+    assert min(np.mean(clf.predict(X)[y == k] == k) for k in (0, 1)) > 0.6
+
+
+@fidelity
+def test_no_rescued_sample_on_embeddings_warns_and_fits_the_easy_samples():
+    X, y, _ = make_planted(rho=1.0, noise=0.1)
+    X, y = X[(y == 0) | (np.arange(1000) < 100)], y[(y == 0) | (np.arange(1000) < 100)]
+    clf = NSFClassifier(**FAST)
+    with pytest.warns(UserWarning, match=r"no sample was rescued \(0 of 550.*easy samples"):
+        clf.fit(X, y)
+    assert np.isfinite(clf.coef_).all()
+    assert clf.score(X, y) == 1.0
+    # not random: another seed gives the same head
+    with pytest.warns(UserWarning, match="no sample was rescued"):
+        other = clone(clf).set_params(random_state=7).fit(X, y)
+    assert_allclose(other.coef_, clf.coef_, rtol=1e-6)
+    assert_allclose(other.intercept_, clf.intercept_, rtol=1e-6)
+    # class-balanced, with 500 samples of class 0 and 50 of class 1
+    Z = clf.transform(X)
+    weight = np.where(y == 0, 0.5 / 500, 0.5 / 50)
+    root = clf.predict_proba(X)[:, 1]
+    assert abs((weight * (root - y)).sum()) < 0.02
+    assert Z.shape == X.shape
+
+
+@fidelity
+def test_no_rescued_sample_with_a_network_keeps_its_head_on_mapped_features():
+    X, y, _ = make_planted(rho=1.0, noise=0.1, n_samples=300)
+    erm = ERMClassifier(Net, **STAGE, random_state=0).fit(X, y)
+    clf = NSFClassifier(Net, **STAGE, **FAST)
+    with pytest.warns(UserWarning, match="so the head is that of the trained network"):
+        clf.fit(X, y)
+    old = erm.module_.head[1]
+    logits = clf.transform(X) @ old.weight.detach().numpy().T + old.bias.detach().numpy()
+    assert_allclose(clf.decision_function(X), logits[:, 1] - logits[:, 0], atol=1e-4)
+    assert np.abs(clf.scale_ - 1).max() > 0.1
+    bare = NSFClassifier(Net, module_params={"bias": False}, **STAGE, **FAST)
+    with pytest.warns(UserWarning, match="trained network"):
+        assert np.isfinite(bare.fit(X, y).intercept_).all()
+    with pytest.warns(UserWarning, match="easy samples"):
+        easy = clone(clf).set_params(fallback="easy").fit(X, y)
+    assert not np.allclose(easy.coef_, clf.coef_)
+
+
+@pytest.mark.filterwarnings("ignore:no sample was rescued")
+def test_min_outliers_and_confusion_reach_the_centers():
+    X, y, _ = make_planted(rho=0.98)
+    plain, few, confusion = (
+        NSFClassifier(**params, **FAST).fit(X, y)
+        for params in ({}, {"min_outliers": 10_000}, {"grouping": "confusion"})
+    )
+    assert_allclose(confusion.neutral_centers_, plain.neutral_centers_)  # two classes
+    inside = [X[(y == k) & plain.easy_mask_].mean(0) for k in (0, 1)]
+    assert_allclose(few.neutral_centers_, inside, atol=1e-5)
+    assert_array_equal(few.outlier_mask_, plain.outlier_mask_)
+
+
+def test_confusion_grouping_of_three_classes():
+    rng = np.random.default_rng(0)
+    y = np.arange(600) % 3
+    attribute = np.where(np.arange(600) < 510, y, (y + 1 + np.arange(600) // 3 % 8 // 6) % 3)
+    X = np.hstack([np.eye(3)[y], 4.0 * np.eye(3)[attribute]]) + rng.normal(
+        scale=0.05, size=(600, 6)
+    )
+    binary = NSFClassifier(**FAST).fit(X, y)
+    confusion = NSFClassifier(grouping="confusion", **FAST).fit(X, y)
+    assert_array_equal(binary.outlier_mask_, attribute != y)
+    groups = [[X[(y == k) & (attribute == a)].mean(0) for a in range(3)] for k in range(3)]
+    assert_allclose(confusion.neutral_centers_, np.mean(groups, axis=1), atol=1e-6)
+    assert_allclose(confusion.neutral_centers_[:, 3:], 4 / 3, atol=0.05)
+    assert np.abs(binary.neutral_centers_[:, 3:] - 4 / 3).max() > 0.3
+
+
+@pytest.mark.parametrize("solver", ["adam", "closed_form"])
+def test_options_of_the_map(data, solver):
+    X, y, _ = data
+    clf = NSFClassifier(solver=solver, clamp_min=0.3, **FAST).fit(X, y)
+    assert clf.scale_.min() == pytest.approx(0.3)
+    stages = set(clf.history_["stage"])
+    assert stages == ({"eliminate", "update"} if solver == "adam" else {"update"})
+
+
+def test_batches_for_large_data(data, monkeypatch):
+    X, y, _ = data
+    full, same, batched = (
+        NSFClassifier(nsf_batch_size=size, **FAST).fit(X, y) for size in (None, 1000, 200)
+    )
+    assert torch.equal(parameters_of(full), parameters_of(same))
+    assert not torch.equal(parameters_of(full), parameters_of(batched))
+    assert_allclose(batched.scale_, full.scale_, atol=0.1)
+    assert np.mean(batched.predict(X) == full.predict(X)) > 0.95
+    # by itself from a number of rows on
+    monkeypatch.setattr(_nsf, "_FULL_BATCH", 500)
+    monkeypatch.setattr(_nsf, "_BATCH", 200)
+    automatic = NSFClassifier(**FAST).fit(X, y)
+    assert torch.equal(parameters_of(automatic), parameters_of(batched))
+
+
+# --------------------------------------------------------------------------------------
+# Weights
+
+
+def test_sample_weights_are_repetitions_up_to_the_head(data):
+    X, y, _ = data
+    weight = np.random.default_rng(0).integers(0, 4, len(y))
+    rows = np.repeat(np.arange(len(y)), weight)
+    weighted = NSFClassifier(**FAST).fit(X, y, sample_weight=weight)
+    repeated = NSFClassifier(**FAST).fit(X[rows], y[rows])
+    assert_array_equal(weighted.outlier_mask_[rows], repeated.outlier_mask_)
+    assert_allclose(weighted.class_means_, repeated.class_means_, rtol=1e-6)
+    assert_allclose(weighted.neutral_centers_, repeated.neutral_centers_, rtol=1e-6)
+    assert_allclose(weighted.scale_, repeated.scale_, atol=1e-3)
+    assert_array_equal(weighted.rescued_mask_[rows], repeated.rescued_mask_)
+    assert np.mean(weighted.predict(X) == repeated.predict(X)) > 0.97
+
+
+def test_samples_of_weight_zero_change_nothing(data):
+    X, y, _ = data
+    weight = (np.arange(len(y)) % 3 > 0).astype(float)
+    spoilt = X.copy()
+    spoilt[weight == 0] += 100.0
+    one, two = (NSFClassifier(**FAST).fit(Z, y, sample_weight=weight) for Z in (X, spoilt))
+    assert_allclose(one.scale_, two.scale_, rtol=1e-4)
+    assert_allclose(one.coef_, two.coef_, atol=1e-3)
+
+
+def test_a_class_of_weight_zero_is_an_error(data):
+    X, y, _ = data
+    with pytest.raises(ValueError, match=r"it has none of class \[1\]"):
+        NSFClassifier(**FAST).fit(X, y, sample_weight=np.where(y == 1, 0.0, 1.0))
+
+
+# --------------------------------------------------------------------------------------
+# Fine-tuning
+
+
+@pytest.mark.parametrize("module", [None, Net])
+def test_fine_tuning_trains_backbone_map_and_head_and_folds_again(data, module):
+    X, y, _ = data
+    params = {"fine_tune_epochs": 2, "fine_tune_lr": 0.01} | STAGE
+    tuned = NSFClassifier(module, **params, **FAST).fit(X, y)
+    before = NSFClassifier(module, **STAGE, **FAST).fit(X, y)
+    assert (tuned.history_["stage"] == "fine_tune").sum() == 2
+    assert np.abs(tuned.scale_ - before.scale_).max() > 1e-4
+    assert np.abs(tuned.shift_ - before.shift_).max() > 1e-6
+    assert_array_equal(tuned.neutral_centers_, before.neutral_centers_)
+    assert [type(m) for m in tuned.module_.modules()] == [type(m) for m in before.module_.modules()]
+    if module is not None:
+        assert not torch.equal(tuned.module_.hidden.weight, before.module_.hidden.weight)
+        assert tuned.module_.head[1].in_features == 6
+    again = pickle.loads(pickle.dumps(tuned))
+    assert_array_equal(again.predict_proba(X), tuned.predict_proba(X))
+
+
+def test_fine_tuning_lowers_the_alignment_loss(data):
+    X, y, _ = data
+    params = STAGE | {"fine_tune_epochs": 5, "fine_tune_lr": 0.02}
+
+    def distance(alignment):
+        clf = NSFClassifier(Wide, alignment=alignment, **params, **FAST).fit(X, y)
+        Z = clf.transform(X)[clf.easy_mask_]
+        return np.linalg.norm(Z - clf.neutral_centers_[y[clf.easy_mask_]], axis=1).mean()
+
+    assert distance(3.0) < 0.7 * distance(0.0)
+
+
+# --------------------------------------------------------------------------------------
+# A good citizen
+
+
+@fidelity
+def test_fit_needs_no_group_labels_and_permuted_ones_change_nothing(data):
+    X, y, group = data
+    signature = inspect.signature(NSFClassifier.fit)
+    assert signature.parameters["sample_group"].default is None
+    for module in (None, Net):
+        clf = NSFClassifier(module, **STAGE, **FAST)
+        without = clone(clf).fit(X, y)
+        given = clone(clf).fit(X, y, sample_group=group)
+        permuted = clone(clf).fit(X, y, sample_group=group[::-1])
+        assert torch.equal(parameters_of(without), parameters_of(given))
+        assert torch.equal(parameters_of(without), parameters_of(permuted))
+        assert without.used_group_labels_ == {"train": False, "validation": False}
+
+
+@fidelity
+def test_features_of_another_width_are_an_error(data):
+    X, y, _ = data
+    clf = NSFClassifier(**FAST).fit(X, y)
+    for method in (clf.predict, clf.transform, clf.decision_function):
+        with pytest.raises(ValueError, match="has 7 features"):
+            method(X[:, :7])
+
+
+@fidelity
+@pytest.mark.parametrize("module", [None, Net])
+def test_same_seed_same_head_and_global_generators_untouched(
+    data, module, assert_global_rng_untouched
+):
+    X, y, _ = data
+    with assert_global_rng_untouched():
+        one, two, other = (
+            NSFClassifier(module, fine_tune_epochs=1, **STAGE, **FAST | {"random_state": seed}).fit(
+                X, y
+            )
+            for seed in (0, 0, 1)
+        )
+        one.transform(X)
+    assert torch.equal(parameters_of(one), parameters_of(two))
+    assert not torch.equal(parameters_of(one), parameters_of(other))
+
+
+@fidelity
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_outliers_are_the_same_on_cpu_and_gpu(data):
+    X, y, _ = data
+    cpu, gpu = (NSFClassifier(device=device, **FAST).fit(X, y) for device in ("cpu", "cuda"))
+    assert_array_equal(cpu.outlier_mask_, gpu.outlier_mask_)
+    assert_array_equal(cpu.rescued_mask_, gpu.rescued_mask_)
+    assert_allclose(cpu.scale_, gpu.scale_, atol=1e-4)
+
+
+def test_class_labels_and_order_of_features_do_not_matter(data):
+    X, y, _ = data
+    clf = NSFClassifier(**FAST).fit(X, y)
+    order = np.random.default_rng(0).permutation(8)
+    permuted = NSFClassifier(**FAST).fit(X[:, order], np.where(y == 1, "a", "b"))
+    assert_array_equal(permuted.outlier_mask_, clf.outlier_mask_)
+    assert_allclose(permuted.neutral_centers_, clf.neutral_centers_[::-1, order], rtol=1e-6)
+    assert_allclose(permuted.scale_, clf.scale_[order], atol=1e-4)
+
+
+def test_transform_in_a_pipeline_and_names(data):
+    X, y, group = data
+    clf = NSFClassifier(**FAST)
+    Z = clf.fit_transform(GroupedData(X, group), y)
+    assert Z.dtype == np.float32
+    assert_array_equal(Z, clf.transform(X))
+    assert clf.get_feature_names_out().tolist() == [f"nsfclassifier{j}" for j in range(8)]
+    frame = clf.set_output(transform="pandas").transform(X)
+    assert frame.columns[0] == "nsfclassifier0"
+    pipeline = make_pipeline(NSFClassifier(**FAST), ERMClassifier(**STAGE, random_state=0))
+    assert pipeline.fit(X, y).predict(X).shape == (1000,)
+    wide = NSFClassifier(Net, **STAGE, **FAST).fit(X, y)
+    assert wide.transform(X).shape == (1000, 6)
+    assert len(wide.get_feature_names_out()) == 6
+    embedding = TorchFeatureExtractor(wide.module_).fit_transform(X)
+    mapped = (embedding + wide.shift_) * wide.scale_ - wide.shift_
+    assert_allclose(wide.transform(X), mapped, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("params", "fit_params", "message"),
+    [
+        ({"identify_on": "eval_set"}, {}, r"identify_on='eval_set' needs fit\(X, y, eval_set="),
+        ({"identify_on": 0.2}, {}, "there is none with module=None or max_epochs=0"),
+        ({"module": Net, "max_epochs": 0, "identify_on": 0.2}, {}, "there is none with"),
+        ({"fallback": "head"}, {}, "fallback='head' is the head of a trained network"),
+        ({"identify_on": "validation"}, {}, "The 'identify_on' parameter"),
+        ({"identify_on": 1.5}, {}, "The 'identify_on' parameter"),
+        ({"nsf_lr": 1e300}, {}, r"NaN or infinite.*nsf_lr=1e\+300"),
+    ],
+)
+def test_errors_name_the_parameter(data, params, fit_params, message):
+    X, y, _ = data
+    with pytest.raises(ValueError, match=message):
+        NSFClassifier(**FAST | params).fit(X[:20], y[:20], **fit_params)
+
+
+def test_an_eval_set_without_a_class_is_an_error(data):
+    X, y, _ = data
+    clf = NSFClassifier(identify_on="eval_set", **FAST)
+    with pytest.raises(ValueError, match=r"it has none of class \[0\]"):
+        clf.fit(X, y, eval_set=(X[y == 1], y[y == 1]))
+    alone = y + (np.arange(len(y)) == 0) * 2  # its one sample stays in training
+    clf = NSFClassifier(Net, module_params={"n_classes": 3}, identify_on=0.3, **STAGE, **FAST)
+    with pytest.raises(ValueError, match=r"needs a sample of every class.*class \[2\]"):
+        clf.fit(X, alone)
+
+
+# --------------------------------------------------------------------------------------
+# Effect
+
+
+@fidelity
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_worst_group_is_far_above_erm_and_elimination_matters(seed):
+    X, y, _ = make_planted(2000, seed=seed)
+    X_test, y_test, group = make_planted(2000, rho=0.5, seed=100 + seed)
+
+    def worst(clf):
+        return worst_group_accuracy(y_test, clf.fit(X, y).predict(X_test), sample_group=group)
+
+    erm = worst(ERMClassifier(lr=0.1, max_epochs=5, random_state=seed))
+    nsf = worst(NSFClassifier(random_state=seed, **EFFECT))
+    without = worst(NSFClassifier(n_transform_steps=0, random_state=seed, **EFFECT))
+    assert erm < 0.5  # 0.84 is the best that the core feature allows
+    assert nsf > 0.74
+    assert nsf > without + 0.03
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_worst_group_of_a_network_and_what_fine_tuning_adds(seed):
+    X, y, _ = make_planted(5000, noise=0.8, seed=seed)
+    X_test, y_test, group = make_planted(2000, rho=0.5, noise=0.8, seed=100 + seed)
+    params = {"lr": 0.05, "max_epochs": 3, "batch_size": 64, "random_state": seed}
+
+    def worst(clf):
+        return worst_group_accuracy(y_test, clf.fit(X, y).predict(X_test), sample_group=group)
+
+    nsf = NSFClassifier(Wide, identify_on=0.3, nsf_lr=0.01, reg=0.0, **params)
+    tuned = clone(nsf).set_params(fine_tune_epochs=3)
+    unaligned = clone(tuned).set_params(alignment=0.0)
+    assert worst(ERMClassifier(Wide, **params)) < 0.6
+    assert worst(nsf) > 0.68
+    assert worst(tuned) > max(0.74, worst(unaligned) + 0.05)
