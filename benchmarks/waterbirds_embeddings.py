@@ -14,6 +14,7 @@ stands in the column *chosen by*:
 - *group*: worst-group accuracy on validation, with its group labels (for DFR on validation, on the
   halves of it that its heads were not fitted on);
 - *accuracy*, *class*: accuracy and worst-class accuracy on validation, without group labels;
+- *training*: worst-class accuracy on the training samples, of what was fitted on validation;
 - *inferred*: the worst group among those that the method infers on validation, without labels; for
   JTT, which infers no groups, those of ``SpuriousGroupInferrer(method="error")``.
 
@@ -40,6 +41,7 @@ from skspurious import (
     GroupDROClassifier,
     JTTClassifier,
     LastLayerRetrainer,
+    NSFClassifier,
     SpuriousGroupInferrer,
     worst_group_accuracy,
 )
@@ -52,6 +54,13 @@ INIT = {"init_weight_decay": [0.3, 1.0], "init_epochs": [30], "up_weight": ["aut
 JTT_GRID = {"weight_decay": [1.0, 4.0], "max_epochs": [30], **INIT}
 L2_GRID = (1.0, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 DFR_GRID = [{"penalty": "l1"}, {"penalty": "l2", "Cs": L2_GRID}]
+
+
+NSF_GRID = {
+    "n_transform_steps": [10, 100, 300],
+    "n_head_steps": [100, 500],
+    "balance": ["group", "group_class"],
+}
 
 
 class Split:
@@ -81,6 +90,15 @@ def fit_plain(make):
 
     def fit(train, valid, seed, **settings):
         return make(random_state=seed, **SHARED | settings).fit(train.Z, train.y)
+
+    return fit
+
+
+def fit_plain_valid(make):
+    """A classifier of the validation samples, a control for methods that are fitted on them."""
+
+    def fit(train, valid, seed, **settings):
+        return make(random_state=seed, **SHARED | settings).fit(valid.Z, valid.y)
 
     return fit
 
@@ -119,6 +137,25 @@ def fit_dfr_train(train, valid, seed, **settings):
     clf = LastLayerRetrainer(retrain_on="train", random_state=seed, device="cpu", **settings)
     eval_set = (valid.Z, valid.y, valid.group)
     return clf.fit(train.Z, train.y, sample_group=train.group, eval_set=eval_set)
+
+
+def fit_dfr_inferred(train, valid, seed, **settings):
+    """The head on the training samples, balanced over inferred groups, which also choose C."""
+    inferrer = SpuriousGroupInferrer(method="error", random_state=seed, device="cpu")
+    clf = LastLayerRetrainer(
+        group_inferrer=inferrer, retrain_on="train", random_state=seed, device="cpu", **settings
+    )
+    return clf.fit(train.Z, train.y)
+
+
+def fit_nsf(identify_on):
+    """NSF's four steps on training or on validation samples; it is given no groups."""
+
+    def fit(train, valid, seed, **settings):
+        clf = NSFClassifier(identify_on=identify_on, random_state=seed, device="cpu", **settings)
+        return clf.fit(train.Z, train.y, eval_set=(valid.Z, valid.y))
+
+    return fit
 
 
 def balanced(**params):
@@ -175,6 +212,24 @@ METHODS = [
         )
         for method in ("kmeans", "dispersion", "error")
     ),
+    ("ERM on validation", fit_plain_valid(ERMClassifier), REGULARISATION, ["training"], ""),
+    (
+        "class-balanced on validation",
+        fit_plain_valid(balanced(by="class")),
+        REGULARISATION,
+        ["training"],
+        "",
+    ),
+    ("NSF on training", fit_nsf("train"), NSF_GRID, ["class"], ""),
+    ("NSF on validation", fit_nsf("eval_set"), NSF_GRID, ["class"], ""),
+    (
+        "NSF on validation, no elimination",
+        fit_nsf("eval_set"),
+        {**NSF_GRID, "n_transform_steps": [0]},
+        ["class"],
+        "",
+    ),
+    ("DFR, error groups", fit_dfr_inferred, DFR_GRID, ["inferred"], ""),
     (
         "GroupDRO, error groups",
         fit_inferred(partial(GroupDROClassifier, balance=None), method="error"),
@@ -189,8 +244,10 @@ METHODS = [
 # Choice and report
 
 
-def criterion(kind, clf, valid, error_group):
-    """What settings are chosen by, on validation."""
+def criterion(kind, clf, train, valid, error_group):
+    """What settings are chosen by."""
+    if kind == "training":
+        return worst_group_accuracy(train.y, clf.predict(train.Z), sample_group=train.y)
     if isinstance(clf, LastLayerRetrainer):  # which may have been fitted on these samples
         return clf.tuning_["worst_group_accuracy"].max()
     predicted = clf.predict(valid.Z)
@@ -225,7 +282,7 @@ def study(method, train, valid, test, seeds, error_group):
             clf = fit(train, valid, 0, **settings)
             fits += 1
             for kind in kinds:
-                scores[kind].append(criterion(kind, clf, valid, error_group))
+                scores[kind].append(criterion(kind, clf, train, valid, error_group))
     rows = []
     for kind in kinds:
         best = int(np.argmax(scores[kind])) if scores[kind] else 0
