@@ -94,7 +94,8 @@ class BaseTorchClassifier(ModuleParametersMixin, ClassifierMixin, BaseEstimator,
     max_epochs : int, default=10
         Number of passes over the data.
     batch_size : int, default=128
-        Samples per forward pass, over all processes together.
+        Samples per forward pass, over all processes together. A network with batch
+        normalisation leaves out a last batch of one sample.
     gradient_accumulation : int, default=1
         Batches per optimizer step.
     train_transform : callable, default=None

@@ -98,7 +98,8 @@ def fit_loop(
     module.to(runtime.device)
     objective.to(runtime.device)
     train, valid = place(train, runtime.device), place(valid, runtime.device)
-    n_steps = -(-_n_batches(sampler, config) // config.gradient_accumulation) * config.max_epochs
+    n_batches = -(-len(plan_epoch(sampler, 0, module, runtime, config)) // config.batch_size)
+    n_steps = -(-n_batches // config.gradient_accumulation) * config.max_epochs
     optimizer = make_optimizer(
         module.parameters(),
         config.optimizer,
@@ -138,7 +139,8 @@ def fit_loop(
             row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
             # Dropout and augmentation too are functions of the seed and the epoch.
             runtime.reseed(config.seed, epoch)
-            row |= run_epoch(step, sampler(epoch), train, runtime, config, epoch)
+            plan = plan_epoch(sampler, epoch, module, runtime, config)
+            row |= run_epoch(step, plan, train, runtime, config, epoch)
             row |= objective.log()
             runtime.share_buffers(module)
             if valid is not None:
@@ -158,6 +160,22 @@ def fit_loop(
             callback.on_train_end(module=module, history=history)
     module.eval()
     return LoopResult(history, None if best is None else best["epoch"], objective)
+
+
+def plan_epoch(
+    sampler: Sampler, epoch: int, module: nn.Module, runtime: Runtime, config: LoopConfig
+) -> Tensor:
+    """Rows of an epoch in their order.
+
+    Batch normalisation needs two samples a process: a last batch that has fewer is left out, so
+    that a fold of a search cannot fail by its size. Other rows are last in other epochs.
+    """
+    plan = sampler(epoch)
+    n_last = len(plan) % config.batch_size
+    is_short = 0 < n_last < 2 * runtime.n_processes and n_last < len(plan)
+    if is_short and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
+        return plan[:-n_last]
+    return plan
 
 
 def run_epoch(
@@ -375,10 +393,6 @@ def diverged(epoch: int, lr: float) -> ValueError:
         f"Training diverged: the loss or a weight is NaN or infinite in epoch {epoch} at "
         f"lr={lr:g}. Lower lr, set max_grad_norm, or standardise the features."
     )
-
-
-def _n_batches(sampler: Sampler, config: LoopConfig) -> int:
-    return -(-len(sampler(0)) // config.batch_size)
 
 
 def _summary(

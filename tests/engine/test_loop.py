@@ -473,3 +473,39 @@ def test_classifier_keeps_the_network_of_the_best_epoch(table, network):
     assert clf.best_epoch_ < 8
     stopped_there = ERMClassifier(network(), max_epochs=clf.best_epoch_, monitor=None, **shared)
     assert np.array_equal(_parameters(clf), _parameters(stopped_there.fit(X, y)))
+
+
+def test_batch_normalisation_never_sees_a_single_sample():
+    X = np.random.default_rng(0).normal(size=(33, 3)).astype(np.float32)
+    y = np.arange(33) % 2
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+    clf = ERMClassifier(
+        network, batch_size=16, max_epochs=3, lr_schedule="onecycle", random_state=0
+    ).fit(X, y)
+    assert clf.module_[1].num_batches_tracked == 3 * 2  # not 3 * 3
+    assert np.isfinite(clf.predict_proba(X)).all()
+
+
+@pytest.mark.parametrize(("n_samples", "n_batches"), [(34, 3), (32, 2), (10, 1)])
+def test_only_a_last_batch_of_one_is_left_out(n_samples, n_batches):
+    X = np.random.default_rng(0).normal(size=(n_samples, 3)).astype(np.float32)
+    network = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
+    clf = ERMClassifier(network, batch_size=16, max_epochs=1, random_state=0)
+    clf.fit(X, np.arange(n_samples) % 2)
+    assert clf.module_[0].num_batches_tracked == n_batches
+
+
+def test_without_batch_normalisation_every_sample_is_seen(network):
+    X = np.random.default_rng(0).normal(size=(33, 4)).astype(np.float32)
+    y, seen = np.arange(33) % 2, []
+    clf = ERMClassifier(
+        network(),
+        batch_size=16,
+        max_epochs=1,
+        train_transform=lambda batch: seen.append(len(batch)) or batch,
+        random_state=0,
+    )
+    clf.fit(X, y)
+    assert seen[-3:] == [16, 16, 1]
