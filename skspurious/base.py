@@ -34,7 +34,14 @@ from skspurious._engine._loop import (
     iterate_batches,
     predict_logits,
 )
-from skspurious._engine._modules import build_module, check_output, forward, weights_transform
+from skspurious._engine._modules import (
+    build_module,
+    check_output,
+    forward,
+    last_linear,
+    layer_output,
+    weights_transform,
+)
 from skspurious._engine._runtime import Runtime
 from skspurious._engine._samplers import UniformSampler
 from skspurious.data import (
@@ -138,8 +145,22 @@ class BaseTorchClassifier(ModuleParametersMixin, ClassifierMixin, BaseEstimator,
 
     Attributes
     ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels.
     module_ : nn.Module
         The fitted network, in evaluation mode.
+    groups_ : ndarray of shape (n_groups,)
+        Values of the groups; empty where there are none.
+    group_inferrer_ : estimator or None
+        The fitted ``group_inferrer``, or the one that inferred the groups carried by ``X``.
+    history_ : DataFrame
+        One row per epoch: losses, accuracies (also of each group), learning rate, seconds.
+    used_group_labels_ : dict
+        Whether group labels were used: of "train" samples, of "validation" samples.
+    best_epoch_ : int or None
+        Epoch, from 1, whose network was kept; None without validation.
+    n_features_in_ : int
+        Number of features, or of channels.
     """
 
     # Routing works without set_fit_request; never needed by predict.
@@ -611,17 +632,39 @@ class BaseTorchClassifier(ModuleParametersMixin, ClassifierMixin, BaseEstimator,
         if self.module is None and runtime.device.type != "mps":
             # A linear head, in float64: a row's logits do not depend on the rows of its batch.
             module, apply = copy.deepcopy(module).double(), _forward_float64
+        logits = self._outputs(module, samples, runtime, apply)
+        return logits.cpu().double().numpy()
+
+    def _outputs(self, module, samples, runtime, apply=forward, rows=None):
+        """What ``apply`` makes of a network and samples, in evaluation mode, on the device."""
         with runtime.fork_rng():
-            logits = predict_logits(
+            return predict_logits(
                 module,
                 samples,
                 runtime=runtime,
+                rows=rows,
                 batch_size=max(self.batch_size, 256),
                 transform=self._transforms()[1],
                 num_workers=self.num_workers,
                 apply=apply,
             )
-        return logits.cpu().double().numpy()
+
+    def _embedding(self, module, samples, runtime):
+        """What the last linear layer is given: (n_samples, n_features), float32, on the device."""
+        head = last_linear(module)[1]
+        if head.out_features != len(self.classes_):
+            raise ValueError(
+                f"the last linear layer of {type(module).__name__} has {head.out_features} "
+                f"outputs for {len(self.classes_)} classes, so it is not the head. Wrap the "
+                "network in a module that registers its head last."
+            )
+        embedding = self._outputs(module, samples, runtime, layer_output).float()
+        if embedding.ndim != 2:
+            raise ValueError(
+                f"the last linear layer of {type(module).__name__} is given samples of shape "
+                f"{tuple(embedding.shape[1:])}; one vector a sample is needed. Pool before it."
+            )
+        return embedding
 
     def decision_function(self, X):
         """Logits, or for two classes the logit of the second minus that of the first.

@@ -21,22 +21,7 @@ class ERMClassifier(BaseTorchClassifier):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Class labels.
-    module_ : nn.Module
-        The fitted network, in evaluation mode.
-    groups_ : ndarray of shape (n_groups,)
-        Values of the groups; empty where there are none.
-    group_inferrer_ : estimator or None
-        The fitted ``group_inferrer``, or the one that inferred the groups carried by ``X``.
-    history_ : DataFrame
-        One row per epoch: losses, accuracies (also of each group), learning rate, seconds.
-    used_group_labels_ : dict
-        Whether group labels were used: of "train" samples, of "validation" samples.
-    best_epoch_ : int or None
-        Epoch, from 1, whose network was kept; None without validation.
-    n_features_in_ : int
-        Number of features, or of channels.
+    shared attributes
 
     See Also
     --------

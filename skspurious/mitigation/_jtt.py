@@ -7,7 +7,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
-from skspurious._engine._loop import Objective, predict_logits
+from skspurious._engine._loop import Objective
 from skspurious._engine._samplers import SubsetSampler, UniformSampler, WeightedSampler
 from skspurious.base import BaseTorchClassifier
 from skspurious.functional._error_set import class_margins, stratified_folds
@@ -87,10 +87,6 @@ class JTTClassifier(BaseTorchClassifier):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Class labels.
-    module_ : nn.Module
-        The fitted network, in evaluation mode.
     error_mask_ : ndarray of shape (n_samples,), bool
         The error set, among the samples that were trained on.
     error_rate_ : float
@@ -99,18 +95,7 @@ class JTTClassifier(BaseTorchClassifier):
         Logit of the own class minus the largest of the others, in the first stage.
     up_weight_ : float
         The weight that was used.
-    groups_ : ndarray of shape (n_groups,)
-        Values of the groups; empty where there are none.
-    group_inferrer_ : estimator or None
-        The fitted ``group_inferrer``, or the one that inferred the groups carried by ``X``.
-    history_ : DataFrame
-        One row per epoch: losses, accuracies (also of each group), learning rate, seconds.
-    used_group_labels_ : dict
-        Whether group labels were used: of "train" samples, of "validation" samples.
-    best_epoch_ : int or None
-        Epoch, from 1, whose network was kept; None without validation.
-    n_features_in_ : int
-        Number of features, or of channels.
+    shared attributes
 
     See Also
     --------
@@ -288,20 +273,8 @@ class JTTClassifier(BaseTorchClassifier):
                 n_batches = -(-len(part) // first.batch_size)
                 logits[held_out] = objective.of_last_epoch(n_batches, runtime).cpu()
                 continue
-            with runtime.fork_rng():
-                logits[held_out] = (
-                    predict_logits(
-                        network,
-                        train.samples,
-                        runtime=runtime,
-                        rows=held_out,
-                        batch_size=max(self.batch_size, 256),
-                        transform=self._transforms()[1],
-                        num_workers=self.num_workers,
-                    )
-                    .float()
-                    .cpu()
-                )
+            outputs = self._outputs(network, train.samples, runtime, rows=held_out)
+            logits[held_out] = outputs.float().cpu()
         return logits, history
 
     def _first_stage(self):

@@ -10,8 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.class_weight import compute_sample_weight
 from torch import nn
 
-from skspurious._engine._loop import LoopResult, Objective, predict_logits
-from skspurious._engine._modules import last_linear, layer_output
+from skspurious._engine._loop import LoopResult, Objective
+from skspurious._engine._modules import last_linear
 from skspurious._engine._samplers import UniformSampler
 from skspurious.base import BaseTorchClassifier, _groups_missing
 from skspurious.functional._l1_logistic import fit_l1_logistic
@@ -65,10 +65,6 @@ class LastLayerRetrainer(BaseTorchClassifier):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Class labels.
-    module_ : nn.Module
-        The fitted network, in evaluation mode.
     coef_ : ndarray of shape (1, n_embedding) or (n_classes, n_embedding)
         The averaged head, for embeddings as they are: the standardisation is folded in. For two
         classes the logit of the second, of which the last layer of ``module_`` has the halves.
@@ -84,18 +80,7 @@ class LastLayerRetrainer(BaseTorchClassifier):
         Iterations of the final head that took the most.
     mean_, scale_ : ndarray of shape (n_embedding,)
         What the embeddings are standardised by.
-    groups_ : ndarray of shape (n_groups,)
-        Values of the groups.
-    group_inferrer_ : estimator or None
-        The fitted ``group_inferrer``, or the one that inferred the groups carried by ``X``.
-    history_ : DataFrame
-        One row per epoch: losses, accuracies (also of each group), learning rate, seconds.
-    used_group_labels_ : dict
-        Whether group labels were used: of "train" samples, of "validation" samples.
-    best_epoch_ : int or None
-        Epoch, from 1, whose network was kept; None without validation.
-    n_features_in_ : int
-        Number of features, or of channels.
+    shared attributes
 
     See Also
     --------
@@ -236,12 +221,6 @@ class LastLayerRetrainer(BaseTorchClassifier):
             self.used_group_labels_["train"] = False
         retrain = valid if self._fits_eval_set else train
         head = last_linear(module)[1]
-        if head.out_features != len(self.classes_):
-            raise ValueError(
-                f"the last linear layer of {type(module).__name__} has {head.out_features} "
-                f"outputs for {len(self.classes_)} classes, so it is not its last layer. "
-                "Register the layers in the order in which they are called."
-            )
         Z = self._embed(module, retrain, runtime)
         of_scaler = Z
         if self.scaler_on == "train" and self._fits_eval_set:
@@ -267,21 +246,7 @@ class LastLayerRetrainer(BaseTorchClassifier):
 
     def _embed(self, module, samples, runtime):
         """What the last layer is given, (n_samples, n_embedding), in float64."""
-        with runtime.fork_rng():
-            Z = predict_logits(
-                module,
-                samples.samples,
-                runtime=runtime,
-                batch_size=max(self.batch_size, 256),
-                transform=self._transforms()[1],
-                num_workers=self.num_workers,
-                apply=layer_output,
-            )
-        if Z.ndim != 2:
-            raise ValueError(
-                f"the last layer is given {tuple(Z.shape)}; one row per sample is needed. Pool "
-                "or flatten before it."
-            )
+        Z = self._embedding(module, samples.samples, runtime)
         return (Z.cpu() if Z.device.type == "mps" else Z).double()  # MPS has no float64
 
     def _scale(self, Z):

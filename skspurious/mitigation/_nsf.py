@@ -10,8 +10,8 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skspurious._engine._loop import LoopResult, Objective, evaluate, place, predict_logits
-from skspurious._engine._modules import last_linear, layer_output
+from skspurious._engine._loop import LoopResult, Objective, evaluate, place
+from skspurious._engine._modules import last_linear
 from skspurious._engine._runtime import Runtime
 from skspurious._engine._samplers import UniformSampler, WeightedSampler
 from skspurious.base import BaseTorchClassifier
@@ -123,10 +123,6 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Class labels.
-    module_ : nn.Module
-        The fitted network, in evaluation mode.
     class_means_ : ndarray of shape (n_classes, n_embedding)
         Means of the classes.
     outlier_mask_ : ndarray of shape (n_identify,), bool
@@ -148,20 +144,9 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         Weights of the folded layer, which acts on the embedding before the map.
     intercept_ : ndarray of shape (n_classes,)
         Bias of the folded layer.
-    groups_ : ndarray of shape (n_groups,)
-        Values of the groups; empty where none are given.
-    group_inferrer_ : estimator or None
-        The fitted ``group_inferrer``, or the one that inferred the groups carried by ``X``.
-    history_ : DataFrame
-        One row per epoch: losses, accuracies (also of each group), learning rate, seconds.
-    used_group_labels_ : dict
-        Whether group labels were used: of "train" samples, of "validation" samples.
-    best_epoch_ : int or None
-        Epoch, from 1, whose network was kept; None without validation.
-    n_features_in_ : int
-        Number of features, or of channels.
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, where the input has them.
+    shared attributes
 
     See Also
     --------
@@ -325,7 +310,9 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         """
         check_is_fitted(self)
         samples = as_samples(self._check_X(unpack_groups(X)[0]), collate_fn=self.collate_fn)
-        features = self._features(self.module_, samples).cpu().numpy()
+        runtime = Runtime(self.device)
+        module = self.module_.to(runtime.device)
+        features = self._embedding(module, samples, runtime).cpu().numpy()
         return neutralise(features, self.scale_, self.shift_).astype(np.float32, copy=False)
 
     # ----------------------------------------------------------------------------------
@@ -361,7 +348,8 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
             history = [{"stage": "erm", **row} for row in result.history]
             best_epoch = result.best_epoch
 
-        features = self._features(module, chosen.samples)
+        exact = Runtime(self.device)  # whatever the precision of training
+        features = self._embedding(module.to(exact.device), chosen.samples, exact)
         generator = torch.Generator().manual_seed(draw_seed)
         part, head, rows = self._neutralise(module, features, chosen, generator)
         del features
@@ -415,34 +403,6 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
                 f"sample_weight; it has none of class {self.classes_[lacking[:5]].tolist()}."
             )
         return train, chosen
-
-    def _features(self, module, samples):
-        """Embedding of samples: what the last linear layer is given, in float32."""
-        head = last_linear(module)[1]
-        if head.out_features != len(self.classes_):
-            raise ValueError(
-                f"the last linear layer of {type(module).__name__} has {head.out_features} "
-                f"outputs for {len(self.classes_)} classes, so it is not the head. Wrap the "
-                "network in a module that registers its head last."
-            )
-        runtime = Runtime(self.device, "float32")
-        module = module.to(runtime.device)
-        with runtime.fork_rng():
-            features = predict_logits(
-                module,
-                samples,
-                runtime=runtime,
-                batch_size=max(self.batch_size, 256),
-                transform=self._transforms()[1],
-                num_workers=self.num_workers,
-                apply=layer_output,
-            )
-        if features.ndim != 2:
-            raise ValueError(
-                f"the last linear layer of {type(module).__name__} is given samples of shape "
-                f"{tuple(features.shape[1:])}; NSF needs one vector a sample. Pool before it."
-            )
-        return features.float()
 
     def _neutralise(self, module, features, chosen, generator):
         """The four steps: parts of the samples, head on mapped features, rows of the history."""

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from skspurious._engine._callbacks import Callback
-from skspurious._engine._loop import Objective, iterate_batches, place, predict_logits
+from skspurious._engine._loop import Objective, iterate_batches, place
 from skspurious._engine._modules import build_module, forward, last_linear
 from skspurious._engine._optimizers import make_schedule
 from skspurious._engine._samplers import SubsetSampler, UniformSampler
@@ -567,12 +567,6 @@ class PrunedRetrainer(BaseTorchClassifier):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Class labels.
-    module_ : nn.Module
-        The fitted network, in evaluation mode.
-    groups_ : ndarray of shape (n_groups,)
-        Values of the groups; empty where there are none.
     pruner_ : SpuriousSamplePruner
         Scores and more; its row numbers are those of the samples that are not kept aside for
         validation.
@@ -588,16 +582,7 @@ class PrunedRetrainer(BaseTorchClassifier):
         With ``prune_fraction="auto"``, a row per fraction: validation accuracies, which was chosen.
     control_modules_ : dict of nn.Module, or None
         With ``controls``, the networks of no pruning and of the other orders.
-    group_inferrer_ : estimator or None
-        The fitted ``group_inferrer``, or the one that inferred the groups carried by ``X``.
-    history_ : DataFrame
-        One row per epoch: losses, accuracies (also of each group), learning rate, seconds.
-    used_group_labels_ : dict
-        Whether group labels were used: of "train" samples, of "validation" samples.
-    best_epoch_ : int or None
-        Epoch, from 1, whose network was kept; None without validation.
-    n_features_in_ : int
-        Number of features, or of channels.
+    shared attributes
 
     See Also
     --------
@@ -812,15 +797,7 @@ class PrunedRetrainer(BaseTorchClassifier):
 
     def _validate(self, module, valid, runtime):
         """Accuracies of a network on the validation samples."""
-        with runtime.fork_rng():
-            logits = predict_logits(
-                module,
-                valid.samples,
-                runtime=runtime,
-                batch_size=max(self.batch_size, 256),
-                transform=self._transforms()[1],
-                num_workers=self.num_workers,
-            )
+        logits = self._outputs(module, valid.samples, runtime)
         hit = logits.argmax(1).cpu().numpy() == valid.y.cpu().numpy()
         group = None if valid.group is None else valid.group.cpu().numpy()
         return _accuracies(hit, valid.y.cpu().numpy(), group)

@@ -11,7 +11,7 @@ import torch
 from sklearn.base import clone
 from torch.nn import functional as F
 
-from skspurious._engine._loop import LoopResult, Objective, predict_logits
+from skspurious._engine._loop import LoopResult, Objective
 from skspurious._engine._masks import (
     add_masks,
     bake_masks,
@@ -19,7 +19,7 @@ from skspurious._engine._masks import (
     one_draw,
     recalibrate_batch_norms,
 )
-from skspurious._engine._modules import forward, last_linear, layer_output
+from skspurious._engine._modules import forward, last_linear
 from skspurious._engine._runtime import Runtime
 from skspurious._engine._samplers import CellBatchSampler, SubsetSampler, UniformSampler
 from skspurious.base import BaseTorchClassifier, _seed_nested, last_step
@@ -118,10 +118,6 @@ class PruSCNetwork(BaseTorchClassifier):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Class labels.
-    module_ : nn.Module
-        The fitted network, in evaluation mode.
     erm_module_ : nn.Module
         The network of the first stage, on whose embedding the clusters were found.
     density_ : float
@@ -142,14 +138,7 @@ class PruSCNetwork(BaseTorchClassifier):
         Values of the groups: those given, else those inferred.
     group_inferrer_ : estimator
         The fitted inferrer, on embeddings of ``erm_module_``.
-    history_ : DataFrame
-        One row per epoch: losses, accuracies (also of each group), learning rate, seconds.
-    used_group_labels_ : dict
-        Whether group labels were used: of "train" samples, of "validation" samples.
-    best_epoch_ : int or None
-        Epoch, from 1, whose network was kept; None without validation.
-    n_features_in_ : int
-        Number of features, or of channels.
+    shared attributes
 
     See Also
     --------
@@ -330,21 +319,7 @@ class PruSCNetwork(BaseTorchClassifier):
         samples = as_samples(self._check_X(X), collate_fn=self.collate_fn)
         runtime = Runtime(self.device, self.precision)
         module = self.erm_module_.to(runtime.device)
-        return super()._infer(self._embedding(module, samples, runtime), y)
-
-    def _embedding(self, module, samples, runtime):
-        """What the last linear layer is given, in evaluation mode and without augmentation."""
-        with runtime.fork_rng():
-            embedding = predict_logits(
-                module,
-                samples,
-                runtime=runtime,
-                batch_size=max(self.batch_size, 256),
-                transform=self._transforms()[1],
-                num_workers=self.num_workers,
-                apply=_penultimate,
-            )
-        return embedding.float().cpu().numpy()
+        return super()._infer(self._embedding(module, samples, runtime).cpu().numpy(), y)
 
     # ----------------------------------------------------------------------------------
     # Stages
@@ -414,7 +389,7 @@ class PruSCNetwork(BaseTorchClassifier):
 
     def _find_clusters(self, train, valid, runtime, seed):
         """Step 2. Samples get the groups of the inferrer where they have none, for reports."""
-        embedding = self._embedding(self.erm_module_, train.samples, runtime)
+        embedding = self._embedding(self.erm_module_, train.samples, runtime).cpu().numpy()
         y = self.classes_[train.y.numpy()]
         if self.group_inferrer is not None:
             inferrer = _seed_nested(clone(self.group_inferrer), seed).fit(embedding, y)
@@ -427,7 +402,7 @@ class PruSCNetwork(BaseTorchClassifier):
             self.groups_ = values
             train = replace(train, group=torch.from_numpy(group), n_groups=len(values))
         if valid is not None and valid.group is None:
-            embedding = self._embedding(self.erm_module_, valid.samples, runtime)
+            embedding = self._embedding(self.erm_module_, valid.samples, runtime).cpu().numpy()
             inferred = super()._infer(embedding, self.classes_[valid.y.numpy()])
             group, values = encode_groups(inferred, groups=last_step(inferrer).groups_)
             self._valid_groups = values
@@ -653,10 +628,6 @@ class _MaskLoss(_ClassBalancedLoss):
             row["contrastive_loss"] = total / max(n, 1)
             self.sums.zero_()
         return row
-
-
-def _penultimate(module, inputs):
-    return layer_output(module, inputs).flatten(1)
 
 
 def _rows(stage, result):

@@ -8,9 +8,8 @@ from typing import Any
 from sklearn.base import BaseEstimator
 from torch import nn
 
-MARKER = "shared parameters"
 RESNET50 = {"module": "resnet50", "weights": "IMAGENET1K_V1"}  # for presets
-_HEADING = "Parameters\n----------\n"
+_PARAMETERS, _ATTRIBUTES = "Parameters\n----------\n", "Attributes\n----------\n"
 
 
 def extends(base: type, *, without: tuple[str, ...] = ()) -> Any:
@@ -18,7 +17,8 @@ def extends(base: type, *, without: tuple[str, ...] = ()) -> Any:
 
     The class writes ``def __init__(self, module=None, *, own=1, **shared)`` and passes
     ``**shared`` on. Its signature, which scikit-learn reads for ``get_params`` and ``clone``,
-    and its docstring, at the line ``shared parameters``, then name every parameter.
+    and its docstring, at the line ``shared parameters``, then name every parameter; at the line
+    ``shared attributes`` it names those of ``base``.
 
     Parameters
     ----------
@@ -49,25 +49,28 @@ def extends(base: type, *, without: tuple[str, ...] = ()) -> Any:
 
 
 def _merge_docs(doc: str, base_doc: str, own: set[str], without: tuple[str, ...] = ()) -> str:
-    """Put the base's parameter entries where the marker line stands.
+    """Put the base's entries of parameters and attributes where the marker lines stand.
 
-    A parameter that the class names itself, but does not document, comes first.
+    What the class documents itself is left out. A parameter that it names, but does not
+    document, comes first.
     """
     # Without indentation, which Python strips by itself from 3.13 on.
-    doc, base_doc = inspect.cleandoc(doc), inspect.cleandoc(base_doc)
-    documented = {*_entries(doc), *without}
-    entries = {name: text for name, text in _entries(base_doc).items() if name not in documented}
-    first = "".join(text for name, text in entries.items() if name in own)
-    shared = "".join(text for name, text in entries.items() if name not in own)
-    doc = doc.replace(_HEADING, _HEADING + first, 1)
-    return doc.replace(f"{MARKER}\n", shared)
+    doc, base_doc = inspect.cleandoc(doc) + "\n", inspect.cleandoc(base_doc)
+    for heading, marker in ((_PARAMETERS, "parameters"), (_ATTRIBUTES, "attributes")):
+        documented = {*_entries(doc, heading), *without}
+        entries = {k: v for k, v in _entries(base_doc, heading).items() if k not in documented}
+        first = [text for name, text in entries.items() if name in own]
+        shared = [text for name, text in entries.items() if name not in own]
+        doc = doc.replace(heading, heading + "".join(first), 1)
+        doc = doc.replace(f"shared {marker}\n", "".join(shared), 1)
+    return doc.rstrip()
 
 
-def _entries(doc: str) -> dict[str, str]:
-    """Parameters section of a class docstring: the lines of each parameter."""
+def _entries(doc: str, heading: str) -> dict[str, str]:
+    """A section of a class docstring: the lines of each parameter or attribute."""
     entries: dict[str, str] = {}
     name = ""
-    for line in doc.partition(_HEADING)[2].partition("\n\n")[0].splitlines():
+    for line in doc.partition(heading)[2].partition("\n\n")[0].splitlines():
         if not line.startswith(" "):
             name = line.split(":")[0].strip()
         entries[name] = entries.get(name, "") + line + "\n"

@@ -10,9 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import chisquare
 from torch import nn
 
-from skspurious import ERMClassifier, JTTClassifier
+from skspurious import ERMClassifier, JTTClassifier, base
 from skspurious.datasets import make_spurious_classification
-from skspurious.mitigation import _jtt
 
 fidelity = pytest.mark.fidelity
 
@@ -75,8 +74,8 @@ def _fit_with_first_networks(clf, *fit, **named):
         networks.append((copy.deepcopy(module).eval(), settings["rows"].numpy()))
         return real(module, samples, **settings)
 
-    real = _jtt.predict_logits
-    with mock.patch.object(_jtt, "predict_logits", predict_logits):
+    real = base.predict_logits
+    with mock.patch.object(base, "predict_logits", predict_logits):
         clf.fit(*fit, **named)
     return networks
 

@@ -56,6 +56,7 @@ class Method(Base):
     ----------
     power_ : float
         Learned.
+    shared attributes
     """
 
     def __init__(self, module=None, *, power=2.0, **shared):
@@ -101,7 +102,8 @@ def test_extends_puts_the_base_words_where_the_marker_stood():
         "power : float, default=2.0\n    Power.\n"
         "lr : float, default=0.1\n    Learning rate,\n    in two lines.\n"
         "seed : int, default=0\n    Seed.\n\n"
-        "Attributes\n----------\npower_ : float\n    Learned."
+        "Attributes\n----------\npower_ : float\n    Learned.\n"
+        "module_ : object\n    Not a parameter."
     )
 
 
