@@ -95,9 +95,10 @@ LONGER = {
     "digits": {"weight_decay": 5e-4, "max_epochs": 20, "train_transform": None},
 }
 
-# JTT's first stage is longer where one epoch has learned nothing yet. NSF looks at the validation
-# images where these are biased like the training images, else at images kept out of training.
-JTT_EPOCHS = {"images": 2, "digits": 4}
+# JTT: epochs of its first stage, longer where one has learned nothing yet, and its up-weighting;
+# chosen on validation groups, as in the paper. NSF looks at the validation images where these are
+# biased like the training images, else at images kept out of training.
+JTT = {"images": (2, 20), "digits": (4, 100)}
 SUBSAMPLED = {"images": 16, "digits": 16}  # times fewer samples, hence more epochs
 PRUNED = {"images": 12, "digits": 10}
 NSF = {"images": {"identify_on": "eval_set"}, "digits": {"identify_on": 0.2}}
@@ -146,7 +147,7 @@ class Setting:
             "prune_fraction": 0.95,
             "monitor": "auto",
         }
-        self.jtt_epochs = JTT_EPOCHS[name]
+        self.jtt_epochs, self.up_weight = JTT[name]
         self.trained = {**self.recipe, **LONGER[name]}
         self.trained_epochs = self.trained["max_epochs"]
         self.nsf = {**self.trained, **NSF[name], "reg": 0.0, "nsf_lr": 0.01}
@@ -215,7 +216,7 @@ METHODS = {
             **s.recipe,
             init_epochs=s.jtt_epochs,
             init_params={k: v for k, v in s.early.items() if k != "max_epochs"},
-            up_weight=20,
+            up_weight=s.up_weight,
         ),
         lambda s: s.epochs + s.jtt_epochs,
     ),
