@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from skspurious._engine._callbacks import Callback
 from skspurious._engine._checkpoint import CheckpointFolder
-from skspurious._engine._modules import forward
+from skspurious._engine._modules import batch_norms, forward
 from skspurious._engine._optimizers import make_optimizer, make_schedule
 from skspurious._engine._runtime import Runtime, to_device
 from skspurious._engine._samplers import Sampler
@@ -173,9 +173,7 @@ def plan_epoch(
     plan = sampler(epoch)
     n_last = len(plan) % config.batch_size
     is_short = 0 < n_last < 2 * runtime.n_processes and n_last < len(plan)
-    if is_short and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
-        return plan[:-n_last]
-    return plan
+    return plan[:-n_last] if is_short and batch_norms(module) else plan
 
 
 def run_epoch(

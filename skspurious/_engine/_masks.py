@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from skspurious._engine._loop import LabelledSamples, Transform, iterate_batches
-from skspurious._engine._modules import forward
+from skspurious._engine._modules import batch_norms, forward
 from skspurious._engine._runtime import Runtime
 from skspurious.functional._masks import hard_mask, sample_mask
 
@@ -22,7 +22,6 @@ _LAYERS = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
 )
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class WeightMask(nn.Module):
@@ -183,11 +182,6 @@ def one_draw(masks: Iterable[WeightMask]) -> Iterator[None]:
             mask.drawn = None
 
 
-def batch_norms(module: nn.Module) -> list[nn.Module]:
-    """Layers that normalise by the batch in training and by running statistics after it."""
-    return [m for m in module.modules() if isinstance(m, _BATCH_NORMS) and m.track_running_stats]
-
-
 @torch.no_grad()
 def recalibrate_batch_norms(
     module: nn.Module,
@@ -206,7 +200,7 @@ def recalibrate_batch_norms(
     Everything else, dropout too, is in evaluation mode. The batches are of one size, as far as
     it divides the rows, and shuffled in every pass.
     """
-    norms = batch_norms(module)
+    norms = [norm for norm in batch_norms(module) if norm.track_running_stats]
     if not norms or len(rows) < 2:
         return
     module.eval()

@@ -111,6 +111,12 @@ def last_linear(module: nn.Module) -> tuple[str, nn.Linear]:
     return found[-1]
 
 
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """Layers that normalise by the batch in training."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    return [layer for layer in module.modules() if isinstance(layer, kinds)]
+
+
 def layer_output(module: nn.Module, inputs: Any, layer: str = "penultimate") -> Tensor:
     """What ``layer`` gives for a batch; "penultimate" is what the last linear layer is given."""
     found: list[Tensor] = []

@@ -15,11 +15,10 @@ from skspurious._engine._loop import LoopResult, Objective
 from skspurious._engine._masks import (
     add_masks,
     bake_masks,
-    batch_norms,
     one_draw,
     recalibrate_batch_norms,
 )
-from skspurious._engine._modules import forward, last_linear
+from skspurious._engine._modules import batch_norms, forward, last_linear
 from skspurious._engine._runtime import Runtime
 from skspurious._engine._samplers import CellBatchSampler, SubsetSampler, UniformSampler
 from skspurious.base import BaseTorchClassifier, _seed_nested, last_step

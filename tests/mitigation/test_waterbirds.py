@@ -1,4 +1,7 @@
-"""Heads on real Waterbirds embeddings; settings are those that benchmarks chose on validation."""
+"""Heads on real Waterbirds embeddings: what the benchmark of that name chose on validation.
+
+The bounds leave room for other seeds and versions; the figures are in benchmarks/README.md.
+"""
 
 import numpy as np
 import pytest
@@ -59,7 +62,8 @@ def test_known_groups(waterbirds, clf):
 
 def test_dfr_on_validation_samples(waterbirds):
     Z, y, group = waterbirds[1]
-    clf = LastLayerRetrainer(random_state=0, device="cpu", penalty="l2", Cs=(1e-3, 3e-4))
+    grid = (1.0, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
+    clf = LastLayerRetrainer(random_state=0, device="cpu", penalty="l2", Cs=grid)
     assert _worst(clf.fit(Z, y, sample_group=group), waterbirds) > 0.86
 
 
