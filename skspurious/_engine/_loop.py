@@ -198,9 +198,10 @@ def run_epoch(
         config.num_workers,
         reuse_memory=step.reuses_memory,
     )
+    n_rows = len(plan)
     for i, batch in enumerate(batches):
         start = i * config.batch_size
-        n_left = len(plan) - start
+        n_left = n_rows - start
         share = min(config.batch_size, n_left) / min(n_step, n_left + start % n_step)
         ends_step = i + 1 == n_batches or (start + config.batch_size) % n_step == 0
         loss, hit = step(batch, share=share, ends_step=ends_step)
@@ -337,8 +338,9 @@ def _read(
         source = samples.tensor.device
         if reuse_memory and device.type == "cpu":
             memory = torch.empty_like(samples.tensor[: max(len(part) for part in parts)])
+            views = {size: memory[:size] for size in {len(part) for part in parts}}
             for part in parts:
-                yield torch.index_select(samples.tensor, 0, part, out=memory[: len(part)])
+                yield torch.index_select(samples.tensor, 0, part, out=views[part.numel()])
             return
         for part in parts:
             X = samples.tensor.index_select(0, part.to(source, non_blocking=True))

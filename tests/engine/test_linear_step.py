@@ -36,6 +36,10 @@ METHODS = {
 }
 OPTIONS = {
     "plain": {},
+    "decay": {"weight_decay": 0.1},
+    "no momentum": {"optimizer_params": {"momentum": 0.0}},
+    "nesterov": {"optimizer_params": {"momentum": 0.9, "nesterov": True}},
+    "schedule": {"lr_schedule": "linear"},
     "adam": {"optimizer": "adam"},
     "clipped": {"max_grad_norm": 0.05},
     "accumulated": {"gradient_accumulation": 3},
@@ -75,6 +79,38 @@ def test_gradient_by_hand():
     assert_allclose(losses, np.log([2, 2]), rtol=1e-6)
     assert_allclose(head.weight.grad, 3 * np.array([[-0.5, 1.0], [0.5, -1.0]]))
     assert_allclose(head.bias.grad, [0.0, 0.0])
+
+
+def test_gradients_add_up_until_the_step_ends():
+    head = nn.Linear(2, 2)
+    step = _step(head)
+    batch = {"X": torch.eye(2), "y": torch.tensor([0, 1]), "weight": None}
+    step.backward(batch, factor=1.0)
+    once = head.weight.grad.clone()
+    step.backward(batch, factor=1.0)
+    assert_allclose(head.weight.grad, 2 * once)
+    step.clear()
+    step.backward(batch, factor=1.0)
+    assert_allclose(head.weight.grad, once)
+
+
+def test_momentum_is_kept_where_torch_keeps_it():
+    """Two steps of ours, then one of torch's optimizer, equal three of torch's."""
+    ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
+    theirs.load_state_dict(ours.state_dict())
+    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+    config = LoopConfig(max_epochs=1, batch_size=6, lr=0.1)
+    optimizers = [torch.optim.SGD(head.parameters(), **options) for head in (ours, theirs)]
+    step = make_step(ours, Objective(), optimizers[0], None, Runtime("cpu"), config)
+    X, y = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 2
+    for i in range(3):
+        step.backward({"X": X, "y": y, "weight": None}, factor=1.0)
+        step.move() if i < 2 else optimizers[0].step()
+        step.clear()
+        theirs.zero_grad()
+        nn.functional.cross_entropy(theirs(X), y).backward()
+        optimizers[1].step()
+    assert_allclose(ours.weight.detach(), theirs.weight.detach(), rtol=1e-5, atol=1e-7)
 
 
 def test_a_head_without_bias():
