@@ -88,12 +88,13 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
     layer : str, default="penultimate"
         "penultimate" is the input of the last linear layer; any other name is a submodule of
         the network, whose output is taken.
-    output : {"embedding", "logits", "proba", "hardness"}, default="embedding"
+    output : {"embedding", "logits", "proba", "hardness", "hardness_residual"}, default="embedding"
         "logits" is the output of the network and "proba" its softmax. "hardness" is one number a
         sample, for networks with two classes: the input x of the last linear layer along the
         direction that decides, ``x . (w_1 - w_0) / ||w_1 - w_0||``, which is the difference of
-        the logits up to scale and offset (GEORGE's loss component [1]_). All three ignore
-        ``layer``.
+        the logits up to scale and offset (GEORGE's loss component [1]_). "hardness_residual" has
+        behind it what x is without it, in all its dimensions, to be reduced by
+        ``SpuriousGroupInferrer(n_unreduced=1)``. All these ignore ``layer``.
     dtype : {"float32", "float16"}, default="float32"
         Type of the result; half precision takes half the memory.
     memmap_dir : path, default=None
@@ -156,7 +157,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         "module": [str, nn.Module, BaseEstimator],
         "weights": [None, str, object],
         "layer": [str],
-        "output": [StrOptions({"embedding", "logits", "proba", "hardness"})],
+        "output": [StrOptions({"embedding", "logits", "proba", "hardness", "hardness_residual"})],
         "dtype": [StrOptions({"float32", "float16"})],
         "memmap_dir": [None, str, os.PathLike],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -275,9 +276,13 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
     def _output(self, module, inputs):
         if self.output == "embedding":
             return layer_output(module, inputs, self.layer)
-        if self.output == "hardness":
+        if self.output in ("hardness", "hardness_residual"):
             x = layer_output(module, inputs, "penultimate").float().flatten(1)
-            return (x * _hardness_direction(module)).sum(1, keepdim=True)
+            direction = _hardness_direction(module)
+            hardness = (x * direction).sum(1, keepdim=True)
+            if self.output == "hardness":
+                return hardness
+            return torch.cat([hardness, x - hardness * direction], dim=1)
         logits = forward(module, inputs)
         return logits if self.output == "logits" else logits.float().softmax(1)
 

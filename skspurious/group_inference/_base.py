@@ -41,6 +41,7 @@ class Settings(NamedTuple):
     min_silhouette: float | None
     reduction: str | None
     n_components: object
+    n_unreduced: int
     n_init: int
     silhouette: str
     silhouette_size: int

@@ -134,7 +134,7 @@ class SpuriousGroupInferrer(_GroupCarrier, _PassThrough):
         samples on one side stays whole.
     normalize : "auto" or bool, default="auto"
         Whether rows are divided by their Euclidean norm; "auto" is True for "kmeans" and "gmm",
-        but never for a single feature (hardness) or ``reduction="margin"``.
+        but never for a single feature (hardness), ``reduction="margin"`` or `n_unreduced`.
     reduction : {None, "pca", "umap", "margin"}, default=None
         What is clustered in place of the rows.
 
@@ -147,7 +147,11 @@ class SpuriousGroupInferrer(_GroupCarrier, _PassThrough):
           rows that have one for each class. Also :meth:`predict` then needs ``y``.
     n_components : int or float, default=None
         Dimensions kept of each class: for PCA a number or a share of variance; for UMAP a
-        number, and None is 2.
+        number, and None is 2. Without those of `n_unreduced`.
+    n_unreduced : int, default=0
+        Leading features that "pca" and "umap" leave as they are, in front of what the others are
+        reduced to: 1 for GEORGE's hardness with a reduction of the residual, see
+        ``TorchFeatureExtractor(output="hardness_residual")``.
     overclustering : bool, default=False
         Whether each cluster is split further, where a part of it is harder and better separated.
         A part becomes a group of its own if its samples have a larger silhouette than before,
@@ -308,6 +312,7 @@ class SpuriousGroupInferrer(_GroupCarrier, _PassThrough):
             Interval(Real, 0, 1, closed="neither"),
             None,
         ],
+        "n_unreduced": [Interval(Integral, 0, None, closed="left")],
         "reduction": [StrOptions({"pca", "umap", "margin"}), None],
         "overclustering": ["boolean"],
         "overclustering_factor": [Interval(Integral, 2, None, closed="left")],
@@ -339,6 +344,7 @@ class SpuriousGroupInferrer(_GroupCarrier, _PassThrough):
         normalize="auto",
         reduction=None,
         n_components=None,
+        n_unreduced=0,
         overclustering=False,
         overclustering_factor=5,
         overclustering_min_size=25,
@@ -365,6 +371,7 @@ class SpuriousGroupInferrer(_GroupCarrier, _PassThrough):
         self.normalize = normalize
         self.reduction = reduction
         self.n_components = n_components
+        self.n_unreduced = n_unreduced
         self.overclustering = overclustering
         self.overclustering_factor = overclustering_factor
         self.overclustering_min_size = overclustering_min_size
@@ -407,7 +414,8 @@ class SpuriousGroupInferrer(_GroupCarrier, _PassThrough):
         check_classification_targets(y)
         self.classes_, code = np.unique(y, return_inverse=True)
         method = _METHODS[self.method]
-        normalize = method.normalize and X.shape[1] > 1 and self.reduction != "margin"
+        has_own_scale = X.shape[1] == 1 or self.reduction == "margin" or self.n_unreduced > 0
+        normalize = method.normalize and not has_own_scale
         self.normalize_ = normalize if self.normalize == "auto" else bool(self.normalize)
         settings = self._resolve_settings(method, draw_seed(self.random_state))
         rows = self._represent(X, code)
@@ -581,6 +589,7 @@ class SpuriousGroupInferrer(_GroupCarrier, _PassThrough):
             min_silhouette=self.min_silhouette,
             reduction=reduction,
             n_components=n_components,
+            n_unreduced=self._resolve_unreduced(reduction),
             n_init=self.n_init,
             silhouette=self.silhouette,
             silhouette_size=self.silhouette_size,
@@ -613,6 +622,22 @@ class SpuriousGroupInferrer(_GroupCarrier, _PassThrough):
                 "normalize='auto' or False."
             )
         return reduction, n_components
+
+    def _resolve_unreduced(self, reduction):
+        """Leading features that are not reduced."""
+        if self.n_unreduced == 0:
+            return 0
+        if reduction not in ("pca", "umap"):
+            raise ValueError(
+                f"n_unreduced={self.n_unreduced} is for reduction='pca' or 'umap', here it is "
+                f"{self.reduction!r}. Use n_unreduced=0."
+            )
+        if self.n_unreduced >= self.n_features_in_:
+            raise ValueError(
+                f"n_unreduced={self.n_unreduced} leaves none of the {self.n_features_in_} features "
+                "to reduce. Use fewer, or reduction=None."
+            )
+        return self.n_unreduced
 
     def _prepare_split(self, X, code, losses, eval_set, settings):
         """What over-clustering looks at: losses, and validation rows with their classes."""

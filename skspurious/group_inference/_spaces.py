@@ -1,6 +1,10 @@
-"""Where the rows of a class are clustered: themselves, their principal components, or a UMAP."""
+"""Where the rows of a class are clustered: themselves, their principal components, or a UMAP.
+
+The first ``n_unreduced`` features stay as they are in front of what the others are reduced to.
+"""
 
 import numpy as np
+from scipy.linalg import block_diag
 from sklearn.decomposition import PCA
 
 from skspurious.functional._clustering import assign_nearest
@@ -27,12 +31,14 @@ class LinearSpace:
         work = (rows - self.mean).astype(self.dtype, copy=False)
         self.components = None
         if settings.reduction == "pca":
-            n_components = settings.n_components
+            n_components, n_unreduced = settings.n_components, settings.n_unreduced
+            reduced = work[:, n_unreduced:]
             if n_components >= 1:
-                n_components = min(n_components, int(count.sum()), rows.shape[1])
+                n_components = min(n_components, int(count.sum()), reduced.shape[1])
             pca = PCA(n_components, random_state=settings.seed)
-            pca.fit(work if count.max() == 1 else np.repeat(work, count, axis=0))
-            self.components = pca.components_
+            pca.fit(reduced if count.max() == 1 else np.repeat(reduced, count, axis=0))
+            unreduced = np.eye(n_unreduced, dtype=self.dtype)
+            self.components = block_diag(unreduced, pca.components_)
             work = work @ self.components.T
         self.scale = np.sqrt(np.average(squared_norm(work), weights=count)) or 1.0
 
@@ -70,7 +76,8 @@ class UmapSpace:
                 "reduction='pca'."
             ) from error
 
-        self.rows = rows
+        self.n_unreduced = settings.n_unreduced
+        self.rows = rows[:, self.n_unreduced :]
         reducer = UMAP(
             n_components=settings.n_components,
             n_neighbors=_N_NEIGHBORS,
@@ -79,10 +86,16 @@ class UmapSpace:
             random_state=settings.seed,
             n_jobs=1,
         )
-        work = reducer.fit_transform(rows).astype(np.float64)
-        work -= work.mean(axis=0)
-        self.embedding = work / np.sqrt(squared_norm(work).mean())
+        self.places = reducer.fit_transform(self.rows).astype(np.float64)
+        work = self._with_unreduced(rows, self.places)
+        self.mean = work.mean(axis=0)
+        self.scale = np.sqrt(squared_norm(work - self.mean).mean())
+        self.embedding = (work - self.mean) / self.scale
+
+    def _with_unreduced(self, X, places):
+        return np.hstack([X[:, : self.n_unreduced], places])
 
     def transform(self, X):
         """Place of the nearest training row."""
-        return self.embedding[assign_nearest(X, self.rows, chunk_size=1024)[0]]
+        nearest = assign_nearest(X[:, self.n_unreduced :], self.rows, chunk_size=1024)[0]
+        return (self._with_unreduced(X, self.places[nearest]) - self.mean) / self.scale

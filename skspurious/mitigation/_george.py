@@ -95,13 +95,14 @@ def make_george(
     representation : {"embedding", "hardness", "margin"}, default="embedding"
         What is clustered. "embedding" is the L2-normalised input of the last layer. "hardness"
         is the part of it along the direction between the two classes, one number a sample; it
-        needs exactly two classes and a network with an output for each. "margin" is the logit
-        of the own class minus the largest of the others, for any number of classes.
+        needs exactly two classes and a network with an output for each; with a `reduction` the
+        reduced rest of the embedding is put behind it. "margin" is the logit of the own class
+        minus the largest of the others, for any number of classes.
     reduction : {None, "pca", "umap"}, default=None
         Reduces the embeddings of each class before they are clustered; "umap" needs
         ``skspurious[umap]``.
     n_components : int or float, default=None
-        Dimensions that `reduction` leaves; None is 2 for "umap".
+        Dimensions that `reduction` leaves, hardness not counted; None is 2 for "umap".
     clustering : {"kmeans", "gmm"}, default="kmeans"
         k-means, or Gaussian mixtures of full covariance, which want few dimensions: hardness,
         margin or a reduction.
@@ -138,9 +139,10 @@ def make_george(
     reweight validation samples; over-clustering takes losses that are cross-fitted on the
     embeddings, since those of the trained network are near 0, and does not count validation
     samples (``SpuriousGroupInferrer.fit`` takes both, if you run the steps yourself);
-    "margin" is ours; hardness is not combined with a reduction of the rest of the embedding;
-    groups of the AUROC variant (pairs of clusters) are not included. All that the inferrer does
-    otherwise is in its notes.
+    "margin" is ours; hardness keeps its own scale beside a reduction of the rest (their
+    ``hc_weight`` of 1), whose dimensions are counted without it, so their ``components=k`` is
+    ``n_components=k - 1``; groups of the AUROC variant (pairs of clusters) are not included. All
+    that the inferrer does otherwise is in its notes.
 
     References
     ----------
@@ -166,22 +168,25 @@ def make_george(
     outputs = {"embedding": "embedding", "hardness": "hardness", "margin": "logits"}
     if representation not in outputs:
         raise ValueError(f"representation={representation!r}: use one of {list(outputs)}.")
-    if reduction is not None and representation != "embedding":
+    if reduction is not None and representation == "margin":
         raise ValueError(
-            f"reduction={reduction!r} is for representation='embedding'; "
-            f"{representation!r} is one number a sample already."
+            f"reduction={reduction!r} is for representation='embedding' or 'hardness'; "
+            "'margin' is one number a sample already."
         )
+    has_residual = representation == "hardness" and reduction is not None
     inferrer = SpuriousGroupInferrer(
         method=clustering,
         n_clusters=n_clusters,
         max_clusters=max_clusters,
         reduction="margin" if representation == "margin" else reduction,
         n_components=n_components,
+        n_unreduced=1 if has_residual else 0,
         overclustering=overclustering,
         overclustering_factor=overclustering_factor,
         n_jobs=n_jobs,
     )
-    extractor = TorchFeatureExtractor(first, output=outputs[representation], device=first.device)
+    output = "hardness_residual" if has_residual else outputs[representation]
+    extractor = TorchFeatureExtractor(first, output=output, device=first.device)
     return GroupDROClassifier(module, group_inferrer=make_pipeline(extractor, inferrer), **params)
 
 

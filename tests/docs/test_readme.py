@@ -69,7 +69,7 @@ def test_readme_first_example_is_the_label_free_search():
     used = search.best_estimator_.used_group_labels_
     assert used == {"train": False, "validation": False}
     assert search.cv_results_["mean_test_score"].min() >= 0  # no fold failed
-    assert seconds[0] < 30
+    assert seconds[0] < 60  # on an idle core 15
     # What it prints is what the README says, up to what rounding on another CPU can change.
     assert _table(printed[0]) == pytest.approx(_table(_read("README.md")), abs=0.1)
 

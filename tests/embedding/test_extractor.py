@@ -426,6 +426,19 @@ def test_hardness_does_not_see_what_is_orthogonal_to_its_direction():
 
 
 @pytest.mark.fidelity
+def test_hardness_and_its_residual_make_up_the_embedding(net):
+    both = TorchFeatureExtractor(net, output="hardness_residual").fit_transform(IMAGES)
+    embedding = TorchFeatureExtractor(net).fit_transform(IMAGES)
+    hardness = TorchFeatureExtractor(net, output="hardness").fit_transform(IMAGES)
+    assert both.shape == (20, 1 + embedding.shape[1])
+    assert_array_equal(both[:, :1], hardness)
+    direction = np.subtract(*net.head.weight.detach().numpy()[::-1])
+    direction /= np.linalg.norm(direction)
+    assert_allclose(both[:, 1:] @ direction, 0.0, atol=1e-5)
+    assert_allclose(both[:, 1:] + hardness * direction, embedding, atol=1e-5)
+
+
+@pytest.mark.fidelity
 def test_hardness_refuses_other_heads_and_names_the_extension():
     extractor = TorchFeatureExtractor(Net(n_classes=3), output="hardness")
     with pytest.raises(ValueError, match=r"has 3 outputs: use output='logits' and .*'margin'"):

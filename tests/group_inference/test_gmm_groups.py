@@ -214,6 +214,53 @@ def test_one_feature_is_never_normalised():
         assert len(inferrer.groups_) == 2
 
 
+def make_hardness_and_residual(seed=0):
+    """Four groups of a class: two by hardness, in each two by what is left of the embedding."""
+    rng = np.random.default_rng(seed)
+    hard, side = np.arange(400) % 2, np.arange(400) // 2 % 2
+    residual = rng.normal(size=(400, 12))
+    residual[:, 3] += 12.0 * side
+    hardness = 8.0 * hard + rng.normal(scale=0.3, size=400)
+    return np.column_stack([hardness, residual]), 2 * hard + side
+
+
+@pytest.mark.fidelity
+@pytest.mark.parametrize("method", ["kmeans", "gmm"])
+@pytest.mark.parametrize("reduction", ["pca", "umap"])
+def test_features_in_front_are_not_reduced(method, reduction):
+    if reduction == "umap":
+        pytest.importorskip("umap")
+    X, label = make_hardness_and_residual()
+    params = {"reduction": reduction, "n_components": 1, "n_clusters": 4, "normalize": "auto"}
+    inferrer = make_inferrer(method, n_unreduced=1, **params).fit(X, np.zeros(400))
+    assert not inferrer.normalize_  # hardness would be lost in the length of the rows
+    assert adjusted_rand_score(label, inferrer.labels_) == 1.0
+    assert_array_equal(inferrer.predict(X, y=np.zeros(400)), inferrer.labels_)
+    if reduction == "pca":  # the plane is that of hardness and of the residual's first component
+        plane = np.column_stack([X[:, 0], PCA(1).fit_transform(X[:, 1:])])
+        expected = silhouette_samples(plane, inferrer.labels_).mean()
+        assert inferrer.silhouette_[0] == pytest.approx(expected, abs=1e-6)
+        centers = [X[inferrer.labels_ == g].mean(axis=0) for g in range(4)]
+        assert_allclose(inferrer.cluster_centers_[:, 0], np.array(centers)[:, 0], atol=1e-4)
+        # without it, one component of everything does not tell the four apart
+        whole = make_inferrer(method, **params | {"normalize": False}).fit(X, np.zeros(400))
+        assert adjusted_rand_score(label, whole.labels_) < 0.9
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"n_unreduced": 1}, "n_unreduced=1 is for reduction='pca' or 'umap', here it is None"),
+        ({"n_unreduced": 1, "reduction": "margin"}, "here it is 'margin'"),
+        ({"n_unreduced": 2, "n_components": 1}, "n_unreduced=2 leaves none of the 2 features"),
+    ],
+)
+def test_unreduced_features_need_others_that_are_reduced(params, match):
+    X, _ = make_crossing()
+    with pytest.raises(ValueError, match=match):
+        make_inferrer(**params).fit(X, np.arange(800) % 2)
+
+
 @pytest.mark.fidelity
 def test_margin_clusters_the_own_logit_against_the_largest_other():
     rng = np.random.default_rng(0)

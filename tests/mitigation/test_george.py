@@ -74,6 +74,11 @@ def test_george_is_group_dro_on_groups_of_embeddings():
     ("params", "output", "inferrer_params"),
     [
         ({"representation": "hardness"}, "hardness", {}),
+        (
+            {"representation": "hardness", "reduction": "pca", "n_components": 2},
+            "hardness_residual",
+            {"reduction": "pca", "n_components": 2, "n_unreduced": 1},
+        ),
         ({"representation": "margin"}, "logits", {"reduction": "margin"}),
         ({"clustering": "gmm", "n_components": 3}, "embedding", {"n_components": 3}),
         ({"reduction": "umap"}, "embedding", {"reduction": "umap"}),
@@ -96,7 +101,7 @@ def test_george_representations_and_clusterings(params, output, inferrer_params)
     ("params", "match"),
     [
         ({"representation": "loss"}, "representation='loss': use one of"),
-        ({"representation": "hardness", "reduction": "pca"}, "is one number a sample already"),
+        ({"representation": "margin", "reduction": "pca"}, "is one number a sample already"),
     ],
 )
 def test_george_refuses_representations_that_make_no_sense(params, match):
@@ -222,10 +227,11 @@ def test_george_same_seed_same_bits(table, assert_global_rng_untouched):
     "params",
     [
         {"representation": "hardness", "clustering": "gmm"},
+        {"representation": "hardness", "reduction": "pca", "n_components": 1},
         {"representation": "margin"},
         {"overclustering": True, "n_components": 3},
     ],
-    ids=["hardness", "margin", "overclustering"],
+    ids=["hardness", "residual", "margin", "overclustering"],
 )
 def test_george_groups_of_new_rows_follow_the_same_rule(table, params):
     X, y, _ = table
