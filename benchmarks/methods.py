@@ -107,15 +107,15 @@ NSF = {"images": {"identify_on": "eval_set"}, "digits": {"identify_on": 0.2}}
 def load_images(split, seed, data_home):
     """Stripes in colours; the test images have all combinations equally often."""
     size, strength, offset = {
-        "train": (4000, 0.95, 0),
-        "val": (2000, 0.95, 100),
+        "train": (4000, 0.97, 0),
+        "val": (2000, 0.97, 100),
         "test": (4000, 0.5, 200),
     }[split]
     return make_spurious_images(
         size,
         correlation_strength=strength,
-        core_contrast=0.9,
-        noise=0.7,
+        core_contrast=0.8,
+        noise=0.5,
         random_state=seed + offset,
     )
 

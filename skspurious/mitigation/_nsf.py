@@ -101,10 +101,11 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
     solver : {"adam", "closed_form"}, default="adam"
         "closed_form" minimises squared distances instead, one regression per feature, without
         steps and regulariser: a baseline.
-    fallback : {"auto", "head", "easy"}, default="auto"
-        What becomes the head, with a warning, if no sample is rescued. "head" is that of the
-        trained network, on mapped features; "easy" a head trained on the easy samples, classes
-        weighing the same, from zero. "auto" is "head" with a `module` and "easy" on embeddings.
+    fallback : {"easy", "head"}, default="easy"
+        What becomes the head, with a warning, if no sample is rescued. "easy" is a head trained
+        on the easy samples, classes weighing the same, from zero. "head" is that of the trained
+        network, so needs a `module`; it has not seen mapped features, and is right about them only
+        while the map is near the identity.
     nsf_batch_size : int, default=None
         Rows in a step of the map, and at most of each half of a batch of the head. None takes
         all up to 1,000,000 rows, and 65,536 of more.
@@ -252,7 +253,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         "clamp_min": [None, Interval(Real, None, 1, closed="right")],
         "grouping": [StrOptions({"binary", "confusion"})],
         "solver": [StrOptions({"adam", "closed_form"})],
-        "fallback": [StrOptions({"auto", "head", "easy"})],
+        "fallback": [StrOptions({"easy", "head"})],
         "nsf_batch_size": [None, Interval(Integral, 1, None, closed="left")],
         "fine_tune_epochs": [Interval(Integral, 0, None, closed="left")],
         "fine_tune_lr": [None, Interval(Real, 0, None, closed="neither")],
@@ -273,7 +274,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         clamp_min=None,
         grouping="binary",
         solver="adam",
-        fallback="auto",
+        fallback="easy",
         nsf_batch_size=None,
         fine_tune_epochs=0,
         fine_tune_lr=None,
@@ -328,7 +329,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         if self.fallback == "head" and self.module is None:
             raise ValueError(
                 "fallback='head' is the head of a trained network, and module=None has none. "
-                "Use fallback='easy' or 'auto'."
+                "Use fallback='easy'."
             )
         train, chosen = self._choose_samples(train, valid, split_seed)
         if self.module is None:
@@ -496,7 +497,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
 
     def _falls_back_on_head(self):
         """Whether the network's own head stands in for the new one; warns."""
-        takes_head = self.module is not None and self.fallback != "easy"
+        takes_head = self.fallback == "head"
         warnings.warn(
             f"no sample was rescued ({self.outlier_counts_.sum()} of {len(self.outlier_mask_)} "
             "are outliers), so the head is "

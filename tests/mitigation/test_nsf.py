@@ -435,22 +435,25 @@ def test_no_rescued_sample_on_embeddings_warns_and_fits_the_easy_samples():
 
 
 @fidelity
-def test_no_rescued_sample_with_a_network_keeps_its_head_on_mapped_features():
+def test_no_rescued_sample_and_the_head_of_the_network():
     X, y, _ = make_planted(rho=1.0, noise=0.1, n_samples=300)
     erm = ERMClassifier(Net, **STAGE, random_state=0).fit(X, y)
-    clf = NSFClassifier(Net, **STAGE, **FAST)
+    clf = NSFClassifier(Net, fallback="head", **STAGE, **FAST)
     with pytest.warns(UserWarning, match="so the head is that of the trained network"):
         clf.fit(X, y)
     old = erm.module_.head[1]
     logits = clf.transform(X) @ old.weight.detach().numpy().T + old.bias.detach().numpy()
     assert_allclose(clf.decision_function(X), logits[:, 1] - logits[:, 0], atol=1e-4)
     assert np.abs(clf.scale_ - 1).max() > 0.1
-    bare = NSFClassifier(Net, module_params={"bias": False}, **STAGE, **FAST)
+    bare = NSFClassifier(Net, fallback="head", module_params={"bias": False}, **STAGE, **FAST)
     with pytest.warns(UserWarning, match="trained network"):
         assert np.isfinite(bare.fit(X, y).intercept_).all()
     with pytest.warns(UserWarning, match="easy samples"):
-        easy = clone(clf).set_params(fallback="easy").fit(X, y)
+        easy = NSFClassifier(Net, **STAGE, **FAST).fit(X, y)
     assert not np.allclose(easy.coef_, clf.coef_)
+    assert_array_equal(easy.scale_, clf.scale_)
+    # the new head has seen the mapped features: it holds where the map is far from the identity
+    assert easy.score(X, y) > 0.99
 
 
 @pytest.mark.filterwarnings("ignore:no sample was rescued")
