@@ -24,7 +24,7 @@ demo: $(VENV)/.stamp-plot ## digits with a colour shortcut: group table before a
 	@$(BIN)/skspurious demo --output $(REPORT) $(ARGS)
 
 test: $(VENV)/.stamp-test ## install everything the tests need and run the whole suite
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadscope $(ARGS)
 
 lint: $(VENV)/.stamp-lint ## ruff, format check, and mypy on the typed parts
 	@$(BIN)/python -m ruff check .

@@ -114,6 +114,9 @@ def test_ci_runs_the_documented_commands_and_tests_come_last():
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
+PYTEST = "-m pytest -n logical --maxprocesses 8 --dist loadscope"
+
+
 def _make(*args, folder):
     command = ["make", "--no-print-directory", *args]
     # Nothing of an outer make, which exports its flags and variables.
@@ -157,8 +160,8 @@ def test_make_test_installs_once_and_passes_arguments_on(fake_house):
         assert _make("test", "PYTHON=./outer", "ARGS=-k one", folder=fake_house).returncode == 0
     assert (fake_house / "calls").read_text().splitlines() == [
         "-m pip install -q --disable-pip-version-check -e .[test]",
-        "-m pytest -k one",
-        "-m pytest -k one",
+        f"{PYTEST} -k one",
+        f"{PYTEST} -k one",
     ]
 
 
@@ -182,7 +185,7 @@ def test_make_fails_when_pip_fails_and_tries_again(fake_house):
     assert "pytest" not in (fake_house / "calls").read_text()
     (fake_house / "pip-fails").unlink()
     assert _make("test", "PYTHON=./outer", folder=fake_house).returncode == 0
-    assert (fake_house / "calls").read_text().splitlines()[-1] == "-m pytest"
+    assert (fake_house / "calls").read_text().splitlines()[-1] == PYTEST
 
 
 @needs_make

@@ -608,7 +608,8 @@ class _MaskLoss(_ClassBalancedLoss):
         if self.contrastive_weight > 0:
             contrast = self._contrast(embedding[-1].flatten(1), batch, runtime)
             loss = loss + self.contrastive_weight * contrast
-            self.sums += torch.stack([contrast.detach().float(), torch.ones_like(self.sums[0])])
+            mean = runtime.all_reduce(contrast.detach().float())  # this process has a share of it
+            self.sums += torch.stack([mean, torch.ones_like(mean)])
         return loss, losses, logits
 
     def _contrast(self, embedding, batch, runtime):

@@ -58,6 +58,26 @@ def _plans(n_samples, n_epochs, random_state=0):
 # Against loops written by hand
 
 
+def test_a_compiled_network_learns_the_same_and_is_given_back_as_it_was(table, monkeypatch):
+    X, y, _ = table
+    params = {"module": lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))}
+    params |= {"max_epochs": 3, "batch_size": 32, "random_state": 0}
+    compiled, compile_ = [], torch.compile
+
+    def compile_without_c(module):  # the tracing, and not the compiler, which takes a minute
+        compiled.append(module)
+        return compile_(module, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", compile_without_c)
+    plain = ERMClassifier(**params).fit(X, y)
+    assert not compiled
+    fast = ERMClassifier(**params, compile=True).fit(X, y)
+    assert len(compiled) == 1
+    assert type(fast.module_) is nn.Sequential
+    assert list(fast.module_.state_dict()) == list(plain.module_.state_dict())
+    assert_allclose(_parameters(fast), _parameters(plain), rtol=1e-5, atol=1e-7)
+
+
 def _reference_loop(network, X, y, plans, batch_size, optimizer, weight=None):
     X, y = torch.from_numpy(X), torch.from_numpy(y)
     weight = torch.ones(len(y)) if weight is None else torch.from_numpy(weight).float()

@@ -57,6 +57,16 @@ def test_two_processes_equal_one(name, launch):
     _assert_same(second[name], first[name], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("name", CASES["STAGED"])
+def test_two_processes_equal_one_through_all_stages(name, launch):
+    first, second, _ = launch
+    _assert_same(second[name], first[name], rtol=0, atol=0)
+    if name == "prusc":  # each process draws its own masks, as it does its own augmentation
+        return
+    one = CASES["learned"](CASES["fit_staged"](name))
+    _assert_same(first[name], one, rtol=1e-4, atol=1e-6)
+
+
 def test_early_stopping_stops_both_processes_before_the_end(launch):
     first, second, _ = launch
     epochs = first["erm-early-stopping"]["history"]["epoch"]

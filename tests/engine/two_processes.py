@@ -5,6 +5,7 @@ Started as a script, it saves what each process learned: ``two_processes.py FOLD
 
 import os
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from skspurious import BalancedRetrainer, ERMClassifier, GroupDROClassifier
+from skspurious import (
+    BalancedRetrainer,
+    ERMClassifier,
+    GroupDROClassifier,
+    JTTClassifier,
+    LastLayerRetrainer,
+    NSFClassifier,
+    PrunedRetrainer,
+    PruSCNetwork,
+    make_george,
+)
 from skspurious._engine._callbacks import Callback
 
 N_SAMPLES, N_VALID = 103, 31
@@ -43,6 +54,22 @@ FITS = {
     "balanced-sampling": partial(BalancedRetrainer, **SHARED),
     "balanced-batches": partial(BalancedRetrainer, **SHARED, balance="batches"),
     "balanced-weights": partial(BalancedRetrainer, **SHARED, balance="weights"),
+}
+
+# Methods of several stages.
+STAGED = {
+    "jtt": partial(JTTClassifier, **SHARED, init_epochs=2, up_weight=4),
+    "jtt-cross-fitted": partial(JTTClassifier, **SHARED, cross_fit=3, up_weight=4),
+    "dfr": partial(LastLayerRetrainer, **SHARED),
+    "nsf": partial(NSFClassifier, **SHARED, n_transform_steps=20, n_head_steps=20, nsf_lr=0.1),
+    "nsf-fine-tuned": partial(
+        NSFClassifier, **SHARED, n_transform_steps=20, n_head_steps=20, fine_tune_epochs=2
+    ),
+    "pruned": partial(PrunedRetrainer, **SHARED, score_epochs=2),
+    "george": partial(make_george, **SHARED, n_clusters=2),
+    "prusc": partial(
+        PruSCNetwork, **SHARED, n_clusters=2, mask_steps=10, mask_lr=0.3, mask_batch_size=8
+    ),
 }
 
 
@@ -79,12 +106,22 @@ def fit(name, **params):
     )
 
 
+def fit_staged(name):
+    """One of the fits of several stages, by name."""
+    (X, y, group, _), valid = make_data()
+    needs_groups = name in ("dfr", "pruned")
+    clf = STAGED[name](module=make_network())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about data without a shortcut
+        return clf.fit(X, y, sample_group=group if needs_groups else None, eval_set=valid)
+
+
 def learned(clf):
     """What a fit learned, as plain values."""
     (X, *_), _ = make_data()
     return {
         "module": clf.module_.state_dict(),
-        "history": clf.history_.drop(columns="seconds").to_dict("list"),
+        "history": clf.history_.drop(columns=["seconds", "stage"], errors="ignore").to_dict("list"),
         "group_weights": getattr(clf, "group_weights_", np.empty(0)).tolist(),
         "best_epoch": clf.best_epoch_,
         "predict_proba": clf.predict_proba(X).tolist(),
@@ -157,6 +194,7 @@ def main(folder):
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
     results = {name: learned(fit(name)) for name in FITS}
+    results |= {name: learned(fit_staged(name)) for name in STAGED}
     results["resumed"] = learned(_resumed(folder / "checkpoints"))
     results["rows-without-a-seed"] = _rows_without_a_seed(rank)
     results["batch-norm"] = learned(_batch_norm())
