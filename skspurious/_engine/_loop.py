@@ -158,6 +158,7 @@ def fit_loop(
             module.load_state_dict(best["state"])
         for callback in config.callbacks:
             callback.on_train_end(module=module, history=history)
+    module.zero_grad()
     module.eval()
     return LoopResult(history, None if best is None else best["epoch"], objective)
 

@@ -94,6 +94,13 @@ def test_gradients_add_up_until_the_step_ends():
     assert_allclose(head.weight.grad, once)
 
 
+def test_no_gradient_is_left_for_those_who_train_on(table):
+    X, y, _ = table
+    for module in (None, nn.Sequential(nn.Linear(5, 3))):
+        clf = ERMClassifier(module, max_epochs=1, random_state=0).fit(X, y)
+        assert all(p.grad is None for p in clf.module_.parameters())
+
+
 def test_momentum_is_kept_where_torch_keeps_it():
     """Two steps of ours, then one of torch's optimizer, equal three of torch's."""
     ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
