@@ -35,10 +35,10 @@ ESTIMATORS = [
     BalancedRetrainer(group_inferrer=SpuriousGroupInferrer(method="spare", n_init=1), **FAST),
     JTTClassifier(**FAST),
     LastLayerRetrainer(group_inferrer=SpuriousGroupInferrer(method="dispersion"), C=1.0, **FAST),
-    NSFClassifier(n_transform_steps=30, n_head_steps=300, nsf_lr=0.1, **FAST),
+    NSFClassifier(n_transform_steps=5, n_head_steps=60, nsf_lr=0.3, **FAST),
     PrunedRetrainer(score_epochs=3, **FAST),
     PruSCNetwork(
-        n_clusters=2, mask_lr=0.3, mask_steps=8, mask_batch_size=8, finetune_lr=0.1, **FAST
+        n_clusters=2, mask_lr=0.3, mask_steps=6, mask_batch_size=8, finetune_lr=0.1, **FAST
     ),
     SpuriousGroupInferrer(n_init=1),
     SpuriousSamplePruner(score_epochs=3, **FAST),

@@ -338,7 +338,7 @@ def squared_distances_to(
     for start in range(0, len(X), chunk_size):
         part = X[start : start + chunk_size] - origin
         part_norm = np.einsum("ij,ij->i", part, part)
-        squared = part_norm[:, None] + norm - 2.0 * (part @ centered.T)
+        squared = part_norm[:, None] + norm - 2.0 * inner_products(part, centered)
         result[start : start + chunk_size] = np.maximum(squared, 0.0)
     return result
 
@@ -580,6 +580,16 @@ def _fill_layer(
 # ------------------------------------------------------------------------- helpers
 
 
+def inner_products(X: np.ndarray, Y: np.ndarray) -> np.ndarray:
+    """``X @ Y.T`` of finite rows, without warnings about what was never computed.
+
+    OpenBLAS multiplies padding along with the rows, and whatever lies there can set the flags
+    of the processor that NumPy reports (numpy/numpy#24067).
+    """
+    with np.errstate(all="ignore"):
+        return X @ Y.T
+
+
 def _as_coordinates(X: np.ndarray) -> np.ndarray:
     """Rows as faiss takes them: contiguous float32, finite squares."""
     X = np.clip(X, -_COORDINATE_LIMIT, _COORDINATE_LIMIT)
@@ -597,7 +607,7 @@ def _draw_rows(weight: np.ndarray, uniform: np.ndarray) -> np.ndarray:
 
 def _squared_distances(X: np.ndarray, norm: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Squared distances of all rows to some of them, shape (n_samples, len(rows))."""
-    squared = norm[:, None] + norm[rows] - 2.0 * (X @ X[rows].T)
+    squared = norm[:, None] + norm[rows] - 2.0 * inner_products(X, X[rows])
     return np.maximum(squared, 0.0)
 
 

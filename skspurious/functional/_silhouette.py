@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from skspurious.functional._clustering import find_line
+from skspurious.functional._clustering import find_line, inner_products
 
 __all__ = [
     "SilhouetteScore",
@@ -385,7 +385,7 @@ def _squared_distance_sums(X: np.ndarray, member: np.ndarray) -> np.ndarray:
     norm = np.einsum("ij,ij->i", X, X)
     center_norm = np.einsum("ij,ij->i", center, center)
     spread = (member.T @ norm) / size - center_norm
-    squared = norm[:, None] + center_norm - 2.0 * (X @ center.T)
+    squared = norm[:, None] + center_norm - 2.0 * inner_products(X, center)
     return np.maximum(squared + spread, 0.0) * size
 
 
