@@ -1,6 +1,7 @@
 """Fixtures and settings for the whole suite."""
 
 import os
+import sys
 from pathlib import Path
 
 # One thread each: with two on a busy machine, small networks run 10 to 50 times slower.
@@ -19,6 +20,13 @@ def _one_faiss_thread():
     import faiss
 
     faiss.omp_set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_is_left_for_the_next_test():
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture
