@@ -7,7 +7,6 @@ import re
 import time
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +50,6 @@ def _run(name):
 def test_document_python_blocks_run_in_order(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     _, printed, _ = _run(name)
-    plt.close("all")
     assert len(printed) >= 2
     assert not list(tmp_path.iterdir())  # nothing is left in the user's folder
 

@@ -16,12 +16,6 @@ from skspurious.inspection import GroupAccuracyDisplay, GroupGalleryDisplay, His
 from skspurious.metrics import group_report
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 class _Constant(ClassifierMixin, BaseEstimator):
     """A classifier that knows one answer, and perhaps groups."""
 
