@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from sklearn.base import clone
 from torch import nn
 
 from skspurious import BalancedRetrainer, ERMClassifier, GroupDROClassifier
 from skspurious._engine import _steps
+from skspurious._engine._callbacks import Callback
 from skspurious._engine._loop import LoopConfig, iterate_batches
 from skspurious._engine._runtime import Runtime
 from skspurious._engine._steps import LinearStep, Objective, TrainStep, make_step
@@ -92,6 +94,25 @@ def test_gradients_add_up_until_the_step_ends():
     step.clear()
     step.backward(batch, factor=1.0)
     assert_allclose(head.weight.grad, once)
+
+
+class _StopAfterTwo(Callback):
+    def on_epoch_end(self, *, row, **kwargs):
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["plain", "decay", "no momentum", "schedule", "adam"])
+def test_a_head_resumes_with_the_same_bits(table, tmp_path, name):
+    X, y, _ = table
+    clf = ERMClassifier(max_epochs=4, batch_size=16, random_state=0, **OPTIONS[name])
+    whole = clone(clf).fit(X, y)
+    clf.set_params(checkpoint_dir=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        clone(clf).set_params(callbacks=[_StopAfterTwo()]).fit(X, y)
+    resumed = clf.fit(X, y)
+    assert torch.equal(resumed.module_.weight, whole.module_.weight)
+    assert torch.equal(resumed.module_.bias, whole.module_.bias)
 
 
 def test_no_gradient_is_left_for_those_who_train_on(table):
