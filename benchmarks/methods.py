@@ -15,10 +15,11 @@ geometric augmentation. Methods that drop samples have more epochs, for about as
 that keep the trained network start from a longer training (``LONGER``); what else a method has is
 in ``METHODS``, below. The recipe was chosen for plain training and group balancing on validation
 images. Each method keeps the epoch that is best on the validation images, by what it may know of
-them:
+them, which is all that its row says of group labels; the settings in this file were chosen with
+group labels of held-out images, those of *none* too:
 
-- *none*: nothing but class labels anywhere; where the method infers groups, those of the validation
-  images are inferred as well;
+- *none*: ``fit`` is given class labels alone; where the method infers groups, those of the
+  validation images are inferred as well;
 - *validation*: true groups of the validation images;
 - *train*: true groups of training and validation images.
 
@@ -99,7 +100,9 @@ LONGER = {
 
 # JTT: epochs of its first stage, longer where one has learned nothing yet, and its up-weighting;
 # chosen on validation groups, as in the paper. The step counts of NSF, which differ by data set in
-# the paper too, were chosen on groups of validation images, those of seeds 10 to 12.
+# the paper too, and GEORGE's first training were chosen with trainings of seeds 10 to 12, by the
+# groups of images of their own: stripes of the seeds 310 to 312, all combinations equally often,
+# and the digits' validation images.
 JTT = {"images": (2, 20), "digits": (4, 100)}
 SUBSAMPLED = {"images": 16, "digits": 16}  # times fewer samples, hence more epochs
 PRUNED = {"images": 12, "digits": 10}
