@@ -113,20 +113,19 @@ class LinearStep(TrainStep):
 
     def __init__(self, *args: Any):
         super().__init__(*args)
-        parameters = list(self.network.parameters())
-        self.parameters = [p.detach() for p in parameters]  # the same memory, outside of autograd
-        self.gradients = [torch.zeros_like(p) for p in self.parameters]
-        for p, gradient in zip(parameters, self.gradients):
+        self.parameters = list(self.network.parameters())
+        self.gradients = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
+        for p, gradient in zip(self.parameters, self.gradients):
             p.grad = gradient
         self.has_gradient = False  # else what is in them is of the last step
         self.minus_one = self.gradients[0].new_full((1, self.config.batch_size), -1.0)
         self.is_plain_sgd = self.schedule is None and _is_plain_sgd(self.optimizer)
         if self.is_plain_sgd:
-            self.velocities = [_velocity(self.optimizer, p) for p in parameters]
+            self.velocities = [_velocity(self.optimizer, p) for p in self.parameters]
 
     def backward(self, batch: dict, factor: float) -> tuple[Tensor, Tensor]:
         """Add the gradient of ``factor`` times the loss; per-sample losses and hits."""
-        weight, *bias = self.parameters
+        weight, *bias = [p.detach() for p in self.parameters]  # nothing here is for autograd
         X, y = batch["X"], batch["y"][None]
         logits = torch.addmm(bias[0][:, None], weight, X.T) if bias else weight @ X.T
         log_p = logits.log_softmax(0)
@@ -162,9 +161,9 @@ class LinearStep(TrainStep):
         lr, momentum, decay = options["lr"], options["momentum"], options["weight_decay"]
         for p, gradient, velocity in zip(self.parameters, self.gradients, self.velocities):
             if decay:
-                gradient.add_(p, alpha=decay)
+                gradient.add_(p.detach(), alpha=decay)
             velocity.mul_(momentum).add_(gradient)
-            p.add_(velocity, alpha=-lr)
+            p.detach().add_(velocity, alpha=-lr)
 
     def clear(self) -> None:
         """Forget the gradients; their memory is used again."""

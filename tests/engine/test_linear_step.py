@@ -115,6 +115,24 @@ def test_a_head_resumes_with_the_same_bits(table, tmp_path, name):
     assert torch.equal(resumed.module_.bias, whole.module_.bias)
 
 
+class _Clip(Callback):
+    def on_epoch_end(self, *, module, **kwargs):
+        module.weight.data = module.weight.data.clamp(-0.01, 0.01)  # other memory
+
+
+def test_weights_that_a_callback_sets_are_trained_on(table, monkeypatch):
+    X, y, _ = table
+    fitted = []
+    for linear in (LinearStep, TrainStep):
+        monkeypatch.setattr(_steps, "LinearStep", linear)
+        clf = ERMClassifier(max_epochs=3, random_state=0, callbacks=[_Clip()])
+        fitted.append(clf.fit(X, y).module_)
+    ours, autograd = fitted
+    assert ours.weight.abs().max() <= 0.01
+    assert_allclose(ours.weight.detach(), autograd.weight.detach(), rtol=1e-4, atol=1e-6)
+    assert_allclose(ours.bias.detach(), autograd.bias.detach(), rtol=1e-4, atol=1e-6)
+
+
 def test_no_gradient_is_left_for_those_who_train_on(table):
     X, y, _ = table
     for module in (None, nn.Sequential(nn.Linear(5, 3))):
