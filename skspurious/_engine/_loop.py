@@ -189,7 +189,7 @@ def run_epoch(
     step.network.train()
     n_batches = -(-len(plan) // config.batch_size)
     n_step = config.batch_size * config.gradient_accumulation  # samples of one optimizer step
-    losses, hits, groups, real = [], [], [], []
+    groups, real = [], []
     batches = iterate_batches(
         train,
         plan,
@@ -205,17 +205,15 @@ def run_epoch(
         n_left = n_rows - start
         share = min(config.batch_size, n_left) / min(n_step, n_left + start % n_step)
         ends_step = i + 1 == n_batches or (start + config.batch_size) % n_step == 0
-        loss, hit = step(batch, share=share, ends_step=ends_step)
-        losses.append(loss)
-        hits.append(hit)
+        step(batch, share=share, ends_step=ends_step)
         groups.append(batch["group"])
         real.append(batch["is_real"])
     # The first look at the values of this epoch: here, and not before, the device is waited for.
-    loss = torch.cat(losses)
+    loss, hit = step.record()
     total = _summary(
         "train",
         loss,
-        torch.cat(hits),
+        hit,
         torch.cat(groups) if train.n_groups else None,
         torch.cat(real) if runtime.n_processes > 1 else torch.ones_like(loss),
         train.n_groups,
@@ -289,14 +287,14 @@ def iterate_batches(
     ``reuse_memory`` the inputs of a batch are overwritten by those of the next.
     """
     parts = list(plan.split(batch_size))
-    real: list[Tensor] | None = None
+    is_real: Tensor | None = None
     if is_shared and runtime.n_processes > 1:
         parts, real = _share(parts, runtime)
+        plan, is_real = torch.cat(parts), torch.cat(real).to(data.y.device)
     inputs = _read(data.samples, parts, runtime.device, num_workers, reuse_memory)
     # What belongs to the samples is gathered for all batches at once; a batch has views of it.
-    sizes = [len(part) for part in parts]
-    index = torch.cat(parts).to(data.y.device)
-    is_real = None if real is None else torch.cat(real).to(data.y.device)
+    sizes = [part.shape[0] for part in parts]
+    index = plan.to(data.y.device)
     weight = None if data.weight is None else data.weight.index_select(0, index)
     if is_real is not None:
         weight = is_real.float() if weight is None else weight * is_real
@@ -338,10 +336,12 @@ def _read(
     if isinstance(samples, TensorSamples):
         source = samples.tensor.device
         if reuse_memory and device.type == "cpu":
-            memory = torch.empty_like(samples.tensor[: max(len(part) for part in parts)])
-            views = {size: memory[:size] for size in {len(part) for part in parts}}
+            largest = max(part.shape[0] for part in parts)
+            memory = torch.empty_like(samples.tensor[:largest])
             for part in parts:
-                yield torch.index_select(samples.tensor, 0, part, out=views[part.numel()])
+                size = part.shape[0]
+                out = memory if size == largest else memory[:size]
+                yield torch.index_select(samples.tensor, 0, part, out=out)
             return
         for part in parts:
             X = samples.tensor.index_select(0, part.to(source, non_blocking=True))
@@ -366,11 +366,11 @@ def prepare(X: Any, transform: Transform | None) -> Any:
     """The transform, then float32: uint8 images scaled to [0, 1]."""
     if transform is not None:
         X = transform(X)
-    if not torch.is_tensor(X):
+    if not torch.is_tensor(X) or X.dtype == torch.float32:
         return X
     if X.dtype == torch.uint8:
         return X.float().div_(255)
-    return X.float() if X.is_floating_point() and X.dtype != torch.float32 else X
+    return X.float() if X.is_floating_point() else X
 
 
 def place(data: LabelledSamples | None, device: torch.device) -> Any:

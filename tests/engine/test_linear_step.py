@@ -24,11 +24,17 @@ def table():
     return X, y, 2 * y + rng.integers(0, 2, size=70)
 
 
-def _step(network, objective=None, precision="float32"):
+def _step(network, objective=None, precision="float32", *, is_clipped=False):
     runtime = Runtime("cpu", precision)
-    config = LoopConfig(max_epochs=1, batch_size=8, lr=0.1)
+    config = LoopConfig(max_epochs=1, batch_size=8, lr=0.1, max_grad_norm=9 if is_clipped else None)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     return make_step(network, objective or Objective(), optimizer, None, runtime, config)
+
+
+def _gradient(step):
+    """Where SGD written out adds its gradients (momentum is 0), or torch's optimizer reads them."""
+    gradient = [p.grad for p in step.parameters]
+    return step.sums if gradient[0] is None else gradient
 
 
 METHODS = {
@@ -71,29 +77,53 @@ def test_linear_step_equals_autograd(table, monkeypatch, method, params, options
     assert_allclose(ours.history_[columns], autograd.history_[columns], rtol=1e-4, atol=1e-6)
 
 
-def test_gradient_by_hand():
+@pytest.mark.parametrize("is_clipped", [False, True])
+def test_gradient_by_hand(is_clipped):
     """Two classes with equal probabilities: the gradient is (1/2 - onehot) x / n."""
     head = nn.Linear(2, 2)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     X, y = torch.tensor([[2.0, 0.0], [0.0, 4.0]]), torch.tensor([0, 1])
-    losses, _ = _step(head).backward({"X": X, "y": y, "weight": None}, factor=3.0)
+    step = _step(head, is_clipped=is_clipped)
+    step.backward({"X": X, "y": y, "weight": None}, factor=3.0)
+    weight, bias = _gradient(step)
+    assert_allclose(weight, 3 * np.array([[-0.5, 1.0], [0.5, -1.0]]))
+    assert_allclose(bias, [0.0, 0.0])
+    losses, _ = step.record()
     assert_allclose(losses, np.log([2, 2]), rtol=1e-6)
-    assert_allclose(head.weight.grad, 3 * np.array([[-0.5, 1.0], [0.5, -1.0]]))
-    assert_allclose(head.bias.grad, [0.0, 0.0])
 
 
-def test_gradients_add_up_until_the_step_ends():
-    head = nn.Linear(2, 2)
-    step = _step(head)
+@pytest.mark.parametrize("is_clipped", [False, True])
+def test_gradients_add_up_until_the_step_ends(is_clipped):
+    step = _step(nn.Linear(2, 2), is_clipped=is_clipped)
     batch = {"X": torch.eye(2), "y": torch.tensor([0, 1]), "weight": None}
     step.backward(batch, factor=1.0)
-    once = head.weight.grad.clone()
+    once = _gradient(step)[0].clone()
     step.backward(batch, factor=1.0)
-    assert_allclose(head.weight.grad, 2 * once)
+    assert_allclose(_gradient(step)[0], 2 * once)
     step.clear()
     step.backward(batch, factor=1.0)
-    assert_allclose(head.weight.grad, once)
+    assert_allclose(_gradient(step)[0], once)
+
+
+@pytest.mark.parametrize("n_batches", [1, LinearStep.n_kept, LinearStep.n_kept + 3])
+def test_losses_and_hits_are_of_the_network_that_saw_the_batch(n_batches):
+    """Every batch changes the network; the record is in the order of the batches."""
+    head = nn.Linear(3, 2)
+    step = _step(head)
+    generator = torch.Generator().manual_seed(0)
+    expected = [], []
+    for i in range(n_batches):
+        X = torch.randn(2 + i % 2, 3, generator=generator)
+        y = torch.randint(0, 2, (len(X),), generator=generator)
+        with torch.no_grad():
+            logits = head(X)
+        expected[0].append(nn.functional.cross_entropy(logits, y, reduction="none"))
+        expected[1].append(logits.argmax(1) == y)
+        step({"X": X, "y": y, "weight": None}, share=1.0, ends_step=True)
+    losses, hits = step.record()
+    assert_allclose(losses, torch.cat(expected[0]), rtol=1e-4, atol=1e-6)
+    assert torch.equal(hits, torch.cat(expected[1]))
 
 
 class _StopAfterTwo(Callback):
@@ -150,9 +180,11 @@ def test_momentum_is_kept_where_torch_keeps_it():
     step = make_step(ours, Objective(), optimizers[0], None, Runtime("cpu"), config)
     X, y = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 2
     for i in range(3):
-        step.backward({"X": X, "y": y, "weight": None}, factor=1.0)
-        step.move() if i < 2 else optimizers[0].step()
-        step.clear()
+        if i < 2:
+            step({"X": X, "y": y, "weight": None}, share=1.0, ends_step=True)
+        else:
+            nn.functional.cross_entropy(ours(X), y).backward()
+            optimizers[0].step()
         theirs.zero_grad()
         nn.functional.cross_entropy(theirs(X), y).backward()
         optimizers[1].step()
@@ -164,9 +196,10 @@ def test_a_head_without_bias():
     reference = nn.Linear(3, 2, bias=False)
     reference.load_state_dict(head.state_dict())
     X, y = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 2
-    _step(head).backward({"X": X, "y": y, "weight": None}, factor=1.0)
+    step = _step(head)
+    step.backward({"X": X, "y": y, "weight": None}, factor=1.0)
     nn.functional.cross_entropy(reference(X), y).backward()
-    assert_allclose(head.weight.grad, reference.weight.grad, rtol=1e-5, atol=1e-7)
+    assert_allclose(_gradient(step)[0], reference.weight.grad, rtol=1e-5, atol=1e-7)
 
 
 class _OwnForward(Objective):
