@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Objective(nn.Module):
     """The loss of ERM, and the base of every other method's loss.
 
-    A method overrides ``reduce`` (what becomes of the per-sample losses) or, if it needs more
+    A method overrides ``coefficients`` (how much each sample's loss counts) or, if it needs more
     than the logits, ``forward``. What it remembers from step to step is a buffer, so that it is
     saved in checkpoints and lives on the right device.
     """
@@ -29,11 +29,17 @@ class Objective(nn.Module):
         return self.reduce(losses, batch, runtime), losses, logits
 
     def reduce(self, losses: Tensor, batch: dict, runtime: Runtime) -> Tensor:
-        """Mean of the losses, weighted by the sample weights, over all processes."""
+        """Sum of the losses of a batch, each times its coefficient."""
+        with torch.no_grad():
+            coefficients = self.coefficients(losses, batch, runtime)
+        return (coefficients * losses).sum()
+
+    def coefficients(self, losses: Tensor | None, batch: dict, runtime: Runtime) -> Tensor | float:
+        """What each loss counts: in a mean, weighted by the sample weights, over all processes."""
         weight = batch["weight"]
         if weight is None:
-            return losses.mean()
-        return (weight * losses).sum() / runtime.all_reduce(weight.sum()).clamp(min=1e-12)
+            return 1.0 / batch["y"].shape[0]
+        return weight / runtime.all_reduce(weight.sum()).clamp(min=1e-12)
 
     def log(self) -> dict[str, Any]:
         """What goes into the epoch's row of the history."""
@@ -138,6 +144,7 @@ class LinearStep(TrainStep):
             self.sums = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
             for p, total in zip(self.parameters, self.sums):
                 p.grad = total
+        self.needs_losses = type(self.objective).coefficients is not Objective.coefficients
         self.kept = 0.0  # of the sums, when a gradient is added
         self.clear()
 
@@ -158,11 +165,12 @@ class LinearStep(TrainStep):
         if len(self.outputs) == self.n_kept:
             self._note()
         error = log_p.exp().scatter_add_(0, y, self.minus_one)
-        share = self._share_of_losses(log_p, y, batch)
-        if torch.is_tensor(share):
-            error.mul_(share)
+        losses = log_p.gather(0, y)[0].neg_() if self.needs_losses else None
+        coefficients = self.objective.coefficients(losses, batch, self.runtime)
+        if torch.is_tensor(coefficients):
+            error.mul_(coefficients)
         else:
-            factor *= share
+            factor *= coefficients
         self.sums[0].addmm_(error, X, beta=self.kept, alpha=factor)
         if bias:
             n = y.shape[1]
@@ -179,14 +187,6 @@ class LinearStep(TrainStep):
         own = log_p.gather(0, y)[0]
         self.losses.append(own.neg())
         self.hits.append(own == log_p.amax(0))
-
-    def _share_of_losses(self, log_p: Tensor, y: Tensor, batch: dict) -> float | Tensor:
-        """Derivative of the method's loss by the loss of each sample."""
-        if type(self.objective).reduce is Objective.reduce and batch["weight"] is None:
-            return 1.0 / y.shape[1]
-        losses = log_p.gather(0, y)[0].neg_().requires_grad_()
-        loss = self.objective.reduce(losses, batch, self.runtime)
-        return torch.autograd.grad(loss, losses)[0]
 
     def move(self) -> None:
         """Change the parameters by their gradients."""

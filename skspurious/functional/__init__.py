@@ -38,9 +38,9 @@ from skspurious.functional._dispersion import class_means, find_dispersed
 from skspurious.functional._error_set import class_margins, stratified_folds
 from skspurious.functional._group_loss import (
     adjusted_group_loss,
+    group_coefficients,
     group_mean_losses,
     group_sums,
-    group_weighted_loss,
     update_group_weights,
 )
 from skspurious.functional._l1_logistic import (
@@ -112,11 +112,11 @@ __all__ = [
     "fold_neutral_map",
     "forgetting_counts",
     "gradient_norms",
+    "group_coefficients",
     "group_counts",
     "group_mean_losses",
     "group_means",
     "group_sums",
-    "group_weighted_loss",
     "hard_mask",
     "keep_probability",
     "kmeans_1d",

@@ -117,17 +117,13 @@ def update_group_weights(log_q: Tensor, adjusted_loss: Tensor, step_size: float)
     return torch.log_softmax(log_q + step_size * adjusted_loss, dim=0)
 
 
-def group_weighted_loss(
-    losses: Tensor, group: Tensor, weight: Tensor, q: Tensor, counts: Tensor
-) -> Tensor:
-    """``sum_g q_g L_g`` as a sum over samples, ``sum_i w_i q_{g_i} / n_{g_i} * l_i``.
+def group_coefficients(group: Tensor, weight: Tensor, q: Tensor, counts: Tensor) -> Tensor:
+    """What each sample's loss counts in ``sum_g q_g L_g``: ``w_i q_{g_i} / n_{g_i}``.
 
     Parameters
     ----------
-    losses : tensor of shape (n_samples,)
-        Loss of each sample of the batch.
     group : int64 tensor of shape (n_samples,)
-        Ids of their groups.
+        Ids of the groups of the samples of a batch.
     weight : tensor of shape (n_samples,)
         Sample weights.
     q : tensor of shape (n_groups,)
@@ -137,16 +133,19 @@ def group_weighted_loss(
 
     Returns
     -------
-    loss : tensor
-        A scalar. A group without samples in the batch adds nothing.
+    coefficients : tensor of shape (n_samples,)
+        Of each group with samples in the batch, they sum to its q.
 
     Examples
     --------
     >>> import torch
-    >>> from skspurious.functional import group_weighted_loss
+    >>> from skspurious.functional import group_coefficients
     >>> losses, group = torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 0, 1])
     >>> q, counts = torch.tensor([0.25, 0.75]), torch.tensor([2.0, 1.0])
-    >>> group_weighted_loss(losses, group, torch.ones(3), q, counts)  # 0.25 * 2 + 0.75 * 5
+    >>> coefficients = group_coefficients(group, torch.ones(3), q, counts)
+    >>> coefficients
+    tensor([0.1250, 0.1250, 0.7500])
+    >>> (coefficients * losses).sum()  # 0.25 * 2 + 0.75 * 5
     tensor(4.2500)
     """
-    return (weight * (q / counts.clamp(min=torch.finfo(counts.dtype).tiny))[group] * losses).sum()
+    return weight * (q / counts.clamp(min=torch.finfo(counts.dtype).tiny))[group]

@@ -221,8 +221,8 @@ class _BalancedLoss(Objective):
         self.register_buffer("group_weight", torch.as_tensor(weight, dtype=torch.float32))
         self.key = "y" if by == "class" else "group"
 
-    def reduce(self, losses, batch, runtime):
-        return super().reduce(losses * self.group_weight[batch[self.key]], batch, runtime)
+    def coefficients(self, losses, batch, runtime):
+        return self.group_weight[batch[self.key]] * super().coefficients(losses, batch, runtime)
 
 
 def _class_of_groups(group, y, n_groups):

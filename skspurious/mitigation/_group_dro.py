@@ -11,9 +11,9 @@ from skspurious._engine._samplers import BalancedBatchSampler, UniformSampler, W
 from skspurious.base import BaseTorchClassifier
 from skspurious.functional._group_loss import (
     adjusted_group_loss,
+    group_coefficients,
     group_mean_losses,
     group_sums,
-    group_weighted_loss,
     update_group_weights,
 )
 from skspurious.functional._weights import sampling_probabilities
@@ -210,14 +210,13 @@ class _GroupDROLoss(Objective):
         self.absent_group = absent_group
         self.normalize_loss = normalize_loss
 
-    def reduce(self, losses, batch, runtime):
+    def coefficients(self, losses, batch, runtime):
         group = batch["group"]
         weight = torch.ones_like(losses) if batch["weight"] is None else batch["weight"]
-        with torch.no_grad():
-            sums = group_sums(torch.stack([weight * losses, weight]), group, len(self.log_q))
-            loss_sum, counts = runtime.all_reduce(sums)
-            self._update(group_mean_losses(loss_sum, counts), counts)
-        return group_weighted_loss(losses, group, weight, self.log_q.exp(), counts)
+        sums = group_sums(torch.stack([weight * losses, weight]), group, len(self.group_size))
+        loss_sum, counts = runtime.all_reduce(sums)
+        self._update(group_mean_losses(loss_sum, counts), counts)
+        return group_coefficients(group, weight, self.log_q.exp(), counts)
 
     def _update(self, group_loss, counts):
         """One step of the group weights from the group losses of a batch."""

@@ -569,8 +569,8 @@ class _ClassBalancedLoss(Objective):
         super().__init__()
         self.register_buffer("class_weight", torch.as_tensor(class_weight, dtype=torch.float32))
 
-    def reduce(self, losses, batch, runtime):
-        return super().reduce(losses * self.class_weight[batch["y"]], batch, runtime)
+    def coefficients(self, losses, batch, runtime):
+        return self.class_weight[batch["y"]] * super().coefficients(losses, batch, runtime)
 
 
 class _MaskLoss(_ClassBalancedLoss):

@@ -9,9 +9,9 @@ from numpy.testing import assert_allclose
 
 from skspurious.functional._group_loss import (
     adjusted_group_loss,
+    group_coefficients,
     group_mean_losses,
     group_sums,
-    group_weighted_loss,
     update_group_weights,
 )
 
@@ -178,7 +178,7 @@ def test_lagging_group_comes_back_where_a_probability_would_have_underflowed():
 def test_weighted_loss_equals_sum_of_weighted_group_losses():
     losses, group, weight, q = _batch()
     counts = group_sums(weight, group, 5)
-    loss = group_weighted_loss(losses, group, weight, q, counts)
+    loss = (group_coefficients(group, weight, q, counts) * losses).sum()
     group_loss = group_mean_losses(group_sums(weight * losses, group, 5), counts)
     assert_allclose(loss, (q * group_loss).sum(), rtol=1e-12)
     by_loop = 0.0
@@ -188,19 +188,18 @@ def test_weighted_loss_equals_sum_of_weighted_group_losses():
     assert_allclose(loss, by_loop, rtol=1e-12)
 
 
-def test_weighted_loss_has_derivative_q_over_count():
-    losses, group, _, q = _batch()
-    losses.requires_grad_()
-    counts = group_sums(torch.ones_like(losses), group, 5).detach()
-    group_weighted_loss(losses, group, torch.ones_like(losses), q, counts).backward()
-    assert_allclose(losses.grad, (q / counts)[group], rtol=1e-12)
+def test_coefficients_of_a_group_sum_to_its_weight():
+    _, group, weight, q = _batch()
+    counts = group_sums(weight, group, 5)
+    total = group_sums(group_coefficients(group, weight, q, counts), group, 5)
+    assert_allclose(total[counts > 0], q[counts > 0], rtol=1e-12)
+    equal = group_coefficients(group, torch.ones_like(weight), q, group_sums(weight**0, group, 5))
+    for g in group.unique():
+        assert_allclose(equal[group == g], q[g] / (group == g).sum(), rtol=1e-12)
 
 
-def test_weighted_loss_of_a_group_whose_weights_are_zero_is_zero():
-    losses = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+def test_a_group_whose_weights_are_zero_counts_nothing():
     group, weight = torch.tensor([0, 1, 1]), torch.tensor([1.0, 0.0, 0.0])
     counts = group_sums(weight, group, 2)
-    loss = group_weighted_loss(losses, group, weight, torch.tensor([0.5, 0.5]), counts)
-    loss.backward()
-    assert loss.item() == 0.5
-    assert losses.grad.tolist() == [0.5, 0.0, 0.0]
+    coefficients = group_coefficients(group, weight, torch.tensor([0.5, 0.5]), counts)
+    assert coefficients.tolist() == [0.5, 0.0, 0.0]
