@@ -349,7 +349,7 @@ class BaseTorchClassifier(ModuleParametersMixin, ClassifierMixin, BaseEstimator,
         if len(self.classes_) < 2:
             raise ValueError(
                 f"{type(self).__name__} needs samples of at least 2 classes; y has one class: "
-                f"{self.classes_[0]!r}."
+                f"{self.classes_.tolist()[0]!r}."
             )
         runtime = Runtime(self.device, self.precision)
         seeds = runtime.agree(

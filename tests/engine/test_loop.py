@@ -13,6 +13,7 @@ from skspurious import ERMClassifier
 from skspurious._engine._callbacks import Callback
 from skspurious._engine._loop import LoopConfig, _is_stopped, _keep_best
 from skspurious._engine._samplers import UniformSampler
+from skspurious.networks import LeNet
 
 
 @pytest.fixture
@@ -98,6 +99,26 @@ def _reference_loop(network, X, y, plans, batch_size, optimizer, weight=None):
             right += (logits.argmax(1) == y[rows]).sum().item()
         history.append((total / len(plan), right / len(plan)))
     return np.array(history)
+
+
+def test_a_network_in_channels_last_stays_so_and_learns_the_same():
+    X = np.random.default_rng(0).integers(0, 256, (20, 3, 16, 16), dtype=np.uint8)
+    y = np.arange(20) % 2
+
+    def make(memory_format):
+        return LeNet(n_classes=2, image_size=16).to(memory_format=memory_format)
+
+    fitted = [
+        ERMClassifier(
+            make, module_params={"memory_format": order}, max_epochs=2, random_state=0
+        ).fit(X, y)
+        for order in (torch.channels_last, torch.contiguous_format)
+    ]
+    for clf, order in zip(fitted, (torch.channels_last, torch.contiguous_format), strict=True):
+        weight = next(p for p in clf.module_.parameters() if p.ndim == 4)
+        assert weight.is_contiguous(memory_format=order)
+    last, first = [clf.predict_proba(X) for clf in fitted]
+    assert_allclose(last, first, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [77, 10])
