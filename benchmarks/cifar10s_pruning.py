@@ -70,17 +70,21 @@ def augment(x):
     return x[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
-def load(data_home, split, n_classes, n_per_class):
-    """The first images of the first classes, and their classes."""
+def load_classes(data_home, split, classes, n_per_class, rng=None):
+    """Images (n, 3, 32, 32) of some classes, the first of each or random ones, and 0, 1, ..."""
     found = sorted(Path(data_home).rglob("cifar10_jpeg.npz"))
     if not found:
         raise SystemExit(f"{data_home} has no cifar10_jpeg.npz; give its folder with --data-home.")
     with np.load(found[0]) as file:
         blob, offset, y = (file[f"{split}_{name}"] for name in ("jpeg", "offset", "y"))
-    rows = np.concatenate([np.flatnonzero(y == c)[:n_per_class] for c in range(n_classes)])
+    of_class = [np.flatnonzero(y == c) for c in classes]
+    if rng is not None:
+        of_class = [rng.permutation(rows) for rows in of_class]
+    rows = np.concatenate([rows[:n_per_class] for rows in of_class])
     images = [Image.open(io.BytesIO(blob[offset[i] : offset[i + 1]].tobytes())) for i in rows]
     X = np.stack([np.asarray(image.convert("RGB")) for image in images])
-    return torch.from_numpy(X).permute(0, 3, 1, 2).contiguous(), y[rows].astype(np.int64)
+    label = np.repeat(np.arange(len(classes)), [len(rows[:n_per_class]) for rows in of_class])
+    return np.ascontiguousarray(X.transpose(0, 3, 1, 2)), label
 
 
 def mark(X, rows):
@@ -104,8 +108,10 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    X, y = load(args.data_home, "train", args.classes, args.samples)
-    X_test, y_test = load(args.data_home, "test", args.classes, 1000)
+    classes = range(args.classes)
+    X, y = load_classes(args.data_home, "train", classes, args.samples)
+    X_test, y_test = load_classes(args.data_home, "test", classes, 1000)
+    X, X_test = torch.from_numpy(X), torch.from_numpy(X_test)
     misleading = mark(X_test[y_test == 1], slice(None))
     started = time.perf_counter()
     print(f"{len(y)} images, {args.carriers} with the line; {torch.__version__=}, {args}")

@@ -154,7 +154,7 @@ class BaseTorchClassifier(ModuleParametersMixin, ClassifierMixin, BaseEstimator,
     group_inferrer_ : estimator or None
         The fitted ``group_inferrer``, or the one that inferred the groups carried by ``X``.
     history_ : DataFrame
-        One row per epoch: losses, accuracies (also of each group), learning rate, seconds.
+        One row per epoch: losses and accuracies (also of each group), learning rate, seconds.
     used_group_labels_ : dict
         Whether group labels were used: of "train" samples, of "validation" samples.
     best_epoch_ : int or None

@@ -145,6 +145,7 @@ def fit_loop(
             runtime.share_buffers(module)
             if valid is not None:
                 row |= evaluate(module, valid, runtime, config)
+            objective.end_epoch(row)
             row["seconds"] = time.perf_counter() - started
             history.append(row)
             _keep_best(progress, row, module, valid, config)
@@ -417,9 +418,10 @@ def _summary(
     row = {f"{prefix}_loss": total[0] / n[0], f"{prefix}_accuracy": right[0] / n[0]}
     if group is not None:
         with np.errstate(invalid="ignore"):
-            accuracy = right[1:] / n[1:]  # nan for a group without samples
+            accuracy, mean_loss = right[1:] / n[1:], total[1:] / n[1:]  # nan without samples
         row[f"{prefix}_worst_group_accuracy"] = float(np.nanmin(accuracy))
-        row |= {f"{prefix}_accuracy_group_{g}": float(a) for g, a in enumerate(accuracy)}
+        row |= {f"{prefix}_accuracy_group_{g}": a for g, a in enumerate(accuracy)}
+        row |= {f"{prefix}_loss_group_{g}": loss for g, loss in enumerate(mean_loss)}
     return {k: float(v) for k, v in row.items()}
 
 

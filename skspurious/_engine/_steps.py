@@ -41,6 +41,9 @@ class Objective(nn.Module):
             return 1.0 / batch["y"].shape[0]
         return weight / runtime.all_reduce(weight.sum()).clamp(min=1e-12)
 
+    def end_epoch(self, row: dict[str, Any]) -> None:
+        """See the epoch's row of the history, with the losses of validation samples."""
+
     def log(self) -> dict[str, Any]:
         """What goes into the epoch's row of the history."""
         return {}

@@ -38,6 +38,7 @@ from skspurious.functional._dispersion import class_means, find_dispersed
 from skspurious.functional._error_set import class_margins, stratified_folds
 from skspurious.functional._group_loss import (
     adjusted_group_loss,
+    cvar_group_weights,
     group_coefficients,
     group_mean_losses,
     group_sums,
@@ -99,6 +100,7 @@ __all__ = [
     "contrastive_losses",
     "contrastive_pairs",
     "cross_fitted_logits",
+    "cvar_group_weights",
     "el2n",
     "elimination_gradient",
     "elimination_loss",

@@ -117,6 +117,45 @@ def update_group_weights(log_q: Tensor, adjusted_loss: Tensor, step_size: float)
     return torch.log_softmax(log_q + step_size * adjusted_loss, dim=0)
 
 
+def cvar_group_weights(
+    adjusted_loss: Tensor, group_size: Tensor, alpha: float, floor: float = 0.0
+) -> Tensor:
+    """Group weights whose mean loss is the worst over any share ``alpha`` of the samples.
+
+    The maximum of ``sum_g q_g A_g`` over distributions with ``q_g <= (n_g / n) / alpha``: groups
+    take what they may in the order of their losses, until all weight is given. It is the
+    conditional value at risk, at the level of groups.
+
+    Parameters
+    ----------
+    adjusted_loss : tensor of shape (n_groups,)
+        ``A_g``.
+    group_size : tensor of shape (n_groups,)
+        Training samples of each group, ``n_g``.
+    alpha : float
+        Share of the samples, in (0, 1]; with 1 the weights are the shares of the groups.
+    floor : float, default=0.0
+        Share of the weight that all groups get by their sizes.
+
+    Returns
+    -------
+    q : tensor of shape (n_groups,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skspurious.functional import cvar_group_weights
+    >>> cvar_group_weights(torch.tensor([1.0, 3.0, 2.0]), torch.tensor([5.0, 1.0, 4.0]), alpha=0.2)
+    tensor([0.0000, 0.5000, 0.5000])
+    """
+    share = group_size / group_size.sum()
+    order = adjusted_loss.argsort(descending=True, stable=True)
+    most = share[order] / alpha
+    taken = most.cumsum(0) - most  # by the groups before
+    q = torch.zeros_like(most).scatter_(0, order, torch.minimum(most, (1 - taken).clamp(min=0)))
+    return floor * share + (1 - floor) * q
+
+
 def group_coefficients(group: Tensor, weight: Tensor, q: Tensor, counts: Tensor) -> Tensor:
     """What each sample's loss counts in ``sum_g q_g L_g``: ``w_i q_{g_i} / n_{g_i}``.
 

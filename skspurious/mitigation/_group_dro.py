@@ -11,6 +11,7 @@ from skspurious._engine._samplers import BalancedBatchSampler, UniformSampler, W
 from skspurious.base import BaseTorchClassifier
 from skspurious.functional._group_loss import (
     adjusted_group_loss,
+    cvar_group_weights,
     group_coefficients,
     group_mean_losses,
     group_sums,
@@ -37,10 +38,23 @@ class GroupDROClassifier(BaseTorchClassifier):
     ----------
     step_size : float, default=0.01
         Step size of the group weights (eta). 0 keeps them uniform.
-    adjustment : float, array-like of shape (n_groups,) or dict, default=0.0
+    adjustment : float, array-like of shape (n_groups,), dict or "auto", default=0.0
         Group adjustment C: ``C_g / sqrt(n_g)`` is added to a group's loss in the update of its
         weight, so that small groups, which overfit, count for more. An array is in the order
         of ``groups_``; a dict maps groups to values. Negative and zero values are allowed.
+        "auto" starts at 0 and sets, after each epoch, ``C_g / sqrt(n_g)`` to what the group's
+        loss is higher on validation samples than its running mean in training; it needs
+        validation samples of the same groups.
+    update : {"exponentiated", "cvar"}, default="exponentiated"
+        How the group weights follow the losses. "exponentiated" is the paper's. "cvar", an
+        alternative in the authors' code: running mean losses (rate 0.1), with the adjustment,
+        are sorted, and the groups with the highest share all the weight, each up to its share
+        of the samples over ``cvar_alpha``.
+    cvar_alpha : float, default=0.2
+        Share of the samples, the worst-off groups first, whose mean loss "cvar" descends; 1 is
+        the mean of all.
+    cvar_floor : float, default=0.0
+        Share of the weight that "cvar" spreads over all groups by their sizes.
     absent_group : {"zero", "skip", "ema"}, default="zero"
         What the update takes for a group without samples in a batch. "zero", as the authors
         do: a loss of 0, with the adjustment. "skip": its weight changes only by
@@ -57,8 +71,10 @@ class GroupDROClassifier(BaseTorchClassifier):
     ----------
     group_weights_ : ndarray of shape (n_groups,)
         Group weights q after the last step.
+    adjustment_ : ndarray of shape (n_groups,)
+        Group adjustment C in the order of ``groups_``; with "auto", after the last epoch.
     history_ : DataFrame
-        One row per epoch: losses, accuracies (also of each group), group weights, learning
+        One row per epoch: losses and accuracies (also of each group), group weights, learning
         rate, seconds.
     shared attributes
 
@@ -77,9 +93,9 @@ class GroupDROClassifier(BaseTorchClassifier):
 
     Differences from the authors' code: the weights are kept in log space, so that a group that
     lagged for long can return; the adjustment applies whatever the sign of the other groups'
-    and never enters the logged losses; a group without training samples has weight 0. The
-    greedy objective of that code ("btl") and its automatic adjustment, neither of which is in
-    the paper's tables, are left out. With ``gradient_accumulation`` the weights are updated at
+    and never enters the logged losses; a group without training samples has weight 0. In that
+    code "cvar" is called "btl", and like its automatic adjustment it does not run as it stands;
+    neither is in the paper's tables. With ``gradient_accumulation`` the weights are updated at
     every batch.
 
     References
@@ -130,7 +146,10 @@ class GroupDROClassifier(BaseTorchClassifier):
     _parameter_constraints: dict = {
         **BaseTorchClassifier._parameter_constraints,
         "step_size": [Interval(Real, 0, None, closed="left")],
-        "adjustment": [Real, "array-like", dict],
+        "adjustment": [Real, "array-like", dict, StrOptions({"auto"})],
+        "update": [StrOptions({"exponentiated", "cvar"})],
+        "cvar_alpha": [Interval(Real, 0, 1, closed="right")],
+        "cvar_floor": [Interval(Real, 0, 1, closed="both")],
         "absent_group": [StrOptions({"zero", "skip", "ema"})],
         "balance": [StrOptions({"sampling", "batches"}), None],
         "normalize_loss": ["boolean"],
@@ -142,6 +161,9 @@ class GroupDROClassifier(BaseTorchClassifier):
         *,
         step_size=0.01,
         adjustment=0.0,
+        update="exponentiated",
+        cvar_alpha=0.2,
+        cvar_floor=0.0,
         absent_group="zero",
         balance="sampling",
         normalize_loss=False,
@@ -150,18 +172,42 @@ class GroupDROClassifier(BaseTorchClassifier):
         super().__init__(module, **shared)
         self.step_size = step_size
         self.adjustment = adjustment
+        self.update = update
+        self.cvar_alpha = cvar_alpha
+        self.cvar_floor = cvar_floor
         self.absent_group = absent_group
         self.balance = balance
         self.normalize_loss = normalize_loss
 
+    def _train(self, module, train, valid, runtime, seeds):
+        if isinstance(self.adjustment, str):
+            self._check_has_validation_groups(valid)
+        return super()._train(module, train, valid, runtime, seeds)
+
+    def _check_has_validation_groups(self, valid):
+        used = self.used_group_labels_
+        if valid is None or valid.group is None:
+            raise ValueError(
+                "adjustment='auto' needs the losses of validation groups. Give "
+                "eval_set=(X, y, sample_group), or set early_stopping=True to keep samples aside."
+            )
+        if used["train"] != used["validation"]:
+            raise ValueError(
+                "adjustment='auto' compares a group's losses in training and validation, but one "
+                "side has given groups and the other inferred ones. Give both or neither."
+            )
+
     def _make_objective(self, train):
-        return _GroupDROLoss(
+        objective = _GroupDROLoss(
             np.bincount(train.group.numpy(), minlength=train.n_groups),
             self._adjustment_of_groups(),
-            self.step_size,
-            self.absent_group,
-            self.normalize_loss,
+            step_size=self.step_size,
+            absent_group=self.absent_group,
+            normalize_loss=self.normalize_loss,
+            cvar=(self.cvar_alpha, self.cvar_floor) if self.update == "cvar" else None,
         )
+        objective.adjusts_itself = isinstance(self.adjustment, str)
+        return objective
 
     def _make_sampler(self, train, seed):
         group = train.group.numpy()
@@ -174,10 +220,13 @@ class GroupDROClassifier(BaseTorchClassifier):
 
     def _store_result(self, result):
         self.group_weights_ = result.objective.log_q.exp().cpu().numpy().astype(np.float64)
+        self.adjustment_ = result.objective.adjustment.cpu().numpy().astype(np.float64)
 
     def _adjustment_of_groups(self):
         """C_g in the order of ``groups_``."""
         n_groups = len(self.groups_)
+        if isinstance(self.adjustment, str):
+            return np.zeros(n_groups)
         if isinstance(self.adjustment, Mapping):
             missing = [g for g in self.groups_.tolist() if g not in self.adjustment]
             if missing:
@@ -198,7 +247,11 @@ class GroupDROClassifier(BaseTorchClassifier):
 class _GroupDROLoss(Objective):
     """``sum_g q_g L_g``, with q updated first and its new value weighting the gradient."""
 
-    def __init__(self, group_size, adjustment, step_size, absent_group, normalize_loss):
+    adjusts_itself = False  # after each epoch, by the losses of the validation groups
+
+    def __init__(
+        self, group_size, adjustment, *, step_size, absent_group, normalize_loss, cvar=None
+    ):
         super().__init__()
         size = torch.as_tensor(np.asarray(group_size), dtype=torch.float32)
         self.register_buffer("group_size", size)
@@ -209,6 +262,7 @@ class _GroupDROLoss(Objective):
         self.step_size = step_size
         self.absent_group = absent_group
         self.normalize_loss = normalize_loss
+        self.cvar = cvar
 
     def coefficients(self, losses, batch, runtime):
         group = batch["group"]
@@ -220,18 +274,32 @@ class _GroupDROLoss(Objective):
 
     def _update(self, group_loss, counts):
         """One step of the group weights from the group losses of a batch."""
-        if self.absent_group == "ema":
-            running = self.running_loss
+        running = self.running_loss
+        if self.absent_group == "ema" or self.cvar is not None or self.adjusts_itself:
             mixed = torch.where(running.isnan(), group_loss, 0.9 * running + 0.1 * group_loss)
             running.copy_(torch.where(counts > 0, mixed, running))
+        if self.cvar is not None:
+            group_loss = running.nan_to_num(0.0)
+        elif self.absent_group == "ema":
             group_loss = torch.where(counts > 0, group_loss, running.nan_to_num(0.0))
         adjusted = adjusted_group_loss(group_loss, self.group_size, self.adjustment)
+        if self.cvar is not None:
+            self.log_q.copy_(cvar_group_weights(adjusted, self.group_size, *self.cvar).log())
+            return
         if self.absent_group == "skip":
             adjusted = torch.where(counts > 0, adjusted, 0.0)
         if self.normalize_loss:
             total = adjusted.sum()
             adjusted = torch.where(total != 0, adjusted / total, adjusted)
         self.log_q.copy_(update_group_weights(self.log_q, adjusted, self.step_size))
+
+    def end_epoch(self, row):
+        if not self.adjusts_itself:
+            return
+        valid = [row[f"valid_loss_group_{g}"] for g in range(len(self.group_size))]
+        gap = torch.tensor(valid).to(self.running_loss) - self.running_loss
+        new = gap * self.group_size.sqrt()
+        self.adjustment.copy_(torch.where(new.isfinite(), new, self.adjustment))
 
     def log(self):
         return {f"group_weight_group_{g}": q for g, q in enumerate(self.log_q.exp().tolist())}

@@ -415,7 +415,7 @@ def test_history_has_a_column_for_each_group(table):
     clf.fit(X, y, sample_group=group, eval_set=(X[:9], y[:9], group[:9]))
     of_split = [
         [f"{split}_loss", f"{split}_accuracy", f"{split}_worst_group_accuracy"]
-        + [f"{split}_accuracy[{g}]" for g in "abc"]
+        + [f"{split}_{what}[{g}]" for what in ("accuracy", "loss") for g in "abc"]
         for split in ("train", "valid")
     ]
     assert clf.history_.columns.tolist() == ["epoch", "lr", *of_split[0], *of_split[1], "seconds"]

@@ -50,6 +50,8 @@ FITS = {
     "dro-batches": partial(DRO, balance="batches", absent_group="skip"),
     "dro-every-sample": partial(DRO, balance=None, absent_group="ema"),
     "dro-weights": partial(DRO, balance="batches"),
+    "dro-automatic": partial(DRO, adjustment="auto"),
+    "dro-cvar": partial(DRO, update="cvar"),
     "dro-single-samples": partial(DRO, balance=None, absent_group="zero"),
     "balanced-sampling": partial(BalancedRetrainer, **SHARED),
     "balanced-batches": partial(BalancedRetrainer, **SHARED, balance="batches"),

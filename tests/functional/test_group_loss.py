@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from scipy.optimize import linprog
 
 from skspurious.functional._group_loss import (
     adjusted_group_loss,
+    cvar_group_weights,
     group_coefficients,
     group_mean_losses,
     group_sums,
@@ -169,6 +171,35 @@ def test_lagging_group_comes_back_where_a_probability_would_have_underflowed():
         q = q / q.sum()
     assert_allclose(log_q.exp(), [0.5, 0.5], atol=1e-3)
     assert q.tolist() == [1.0, 0.0]
+
+
+# --------------------------------------------------------------------------------------
+# Conditional value at risk
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.2, 0.7, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_cvar_weights_are_the_worst_that_their_bounds_allow(alpha, seed):
+    """The maximum of sum_g q_g A_g over distributions with q_g <= share_g / alpha."""
+    rng = np.random.default_rng(seed)
+    size = rng.integers(1, 100, size=7).astype(float)
+    size[3] = 0.0  # never occurs
+    loss = rng.normal(size=7)
+    q = cvar_group_weights(torch.from_numpy(loss), torch.from_numpy(size), alpha).numpy()
+    bounds = [(0, share / alpha) for share in size / size.sum()]
+    best = linprog(-loss, A_eq=np.ones((1, 7)), b_eq=[1.0], bounds=bounds)
+    assert_allclose(q @ loss, -best.fun, rtol=1e-9)
+    assert_allclose(q, best.x, atol=1e-9)
+    assert q[3] == 0
+
+
+def test_cvar_of_everything_is_the_share_of_each_group_and_the_floor_mixes_it_in():
+    loss, size = torch.tensor([3.0, 1.0, 2.0]), torch.tensor([1.0, 6.0, 3.0])
+    assert_allclose(cvar_group_weights(loss, size, alpha=1.0), [0.1, 0.6, 0.3], rtol=1e-6)
+    q = cvar_group_weights(loss, size, alpha=0.1)
+    assert_allclose(q, [1, 0, 0], atol=1e-7)
+    mixed = cvar_group_weights(loss, size, alpha=0.1, floor=0.25)
+    assert_allclose(mixed, [0.75 + 0.025, 0.15, 0.075], rtol=1e-6)
 
 
 # --------------------------------------------------------------------------------------

@@ -7,11 +7,13 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import chisquare
+from sklearn.base import clone
 from sklearn.utils import check_random_state
 from torch import nn
 from torch.nn import functional as F
 
-from skspurious import ERMClassifier, GroupDROClassifier
+from skspurious import ERMClassifier, GroupDROClassifier, SpuriousGroupInferrer
+from skspurious._engine._callbacks import Callback
 from skspurious._engine._runtime import Runtime
 from skspurious._engine._samplers import BalancedBatchSampler, UniformSampler, WeightedSampler
 from skspurious.datasets import make_spurious_classification
@@ -42,9 +44,12 @@ def network():
     return make
 
 
-def _loss(sizes=(60, 25, 10, 5), adjustment=0.0, step_size=0.1, absent="zero", normalize=False):
+def _loss(
+    sizes=(60, 25, 10, 5), adjustment=0.0, step_size=0.1, absent="zero", normalize=False, cvar=None
+):
     adjustment = np.broadcast_to(adjustment, len(sizes)).copy()
-    return _GroupDROLoss(np.array(sizes), adjustment, step_size, absent, normalize)
+    options = {"step_size": step_size, "absent_group": absent, "normalize_loss": normalize}
+    return _GroupDROLoss(np.array(sizes), adjustment, **options, cvar=cvar)
 
 
 def _reduce(objective, losses, group, weight=None):
@@ -119,6 +124,34 @@ def test_normalized_losses_sum_to_one():
     objective = _loss(sizes=(5, 5), step_size=1.0, normalize=True)
     _reduce(objective, [0.0, 0.0], [0, 1])  # nothing to divide by
     assert_allclose(_q(objective), [0.5, 0.5])
+
+
+def test_cvar_weights_follow_running_means_by_hand():
+    # Shares 1/2, 1/4, 1/4 and alpha 1/2: the worst group takes 1/2, the next 1/2.
+    objective = _loss(sizes=(4, 2, 2), cvar=(0.5, 0.0))
+    loss = _reduce(objective, [1.0, 3.0, 2.0], [0, 1, 2])
+    assert_allclose(_q(objective), [0, 0.5, 0.5])
+    assert_allclose(loss, 0.5 * 3 + 0.5 * 2)
+    # One batch with a loss of 4 moves group 0 to 0.9 * 1 + 0.1 * 4 = 1.3; the others stay.
+    _reduce(objective, [4.0], [0])
+    assert_allclose(objective.running_loss, [1.3, 3.0, 2.0])
+    assert_allclose(_q(objective), [0, 0.5, 0.5])
+    # An adjustment of 2 * 2 / sqrt(4) lifts it over both: it may take all of the weight.
+    objective.adjustment[0] = 4.0
+    _reduce(objective, [1.3], [0])
+    assert_allclose(_q(objective), [1, 0, 0])
+
+
+@fidelity
+def test_automatic_adjustment_is_the_gap_of_validation_and_training_by_hand():
+    objective = _loss(sizes=(4, 25))
+    objective.adjusts_itself = True
+    _reduce(objective, [1.0, 2.0], [0, 1])
+    objective.end_epoch({"valid_loss_group_0": 1.5, "valid_loss_group_1": 1.0})
+    assert_allclose(objective.adjustment, [0.5 * 2, -1.0 * 5])
+    _reduce(objective, [2.0], [0])  # running mean 0.9 * 1 + 0.1 * 2
+    objective.end_epoch({"valid_loss_group_0": 1.5, "valid_loss_group_1": np.nan})
+    assert_allclose(objective.adjustment, [0.4 * 2, -1.0 * 5], rtol=1e-6)  # nothing known: kept
 
 
 # --------------------------------------------------------------------------------------
@@ -469,6 +502,93 @@ def test_adjustment_can_be_given_by_group(data):
         weights({"a": 1.0, "d": 1.0})
     with pytest.raises(ValueError, match=r"adjustment has shape \(3,\).* the 4 groups"):
         weights([1.0, 2.0, 3.0])
+
+
+@fidelity
+@pytest.mark.parametrize("source", ["eval_set", "early_stopping", "inferred"])
+def test_automatic_adjustment_uses_the_last_losses_of_the_history(data, source):
+    X, y, group = data
+    params = {"max_epochs": 3, "adjustment": "auto", "random_state": 0, "monitor": None}
+    if source == "eval_set":
+        clf = GroupDROClassifier(**params)
+        clf.fit(X, y, sample_group=group, eval_set=(X[:60], y[:60], group[:60]))
+    elif source == "early_stopping":
+        clf = GroupDROClassifier(early_stopping=True, validation_fraction=0.3, **params)
+        clf.fit(X, y, sample_group=group)
+    else:
+        inferrer = SpuriousGroupInferrer(n_clusters=2, random_state=0)
+        clf = GroupDROClassifier(group_inferrer=inferrer, **params)
+        clf.fit(X, y, eval_set=(X[:60], y[:60]))
+    assert clf.adjustment_.shape == clf.groups_.shape
+    assert np.isfinite(clf.adjustment_).all()
+    assert (clf.adjustment_ != 0).any()
+    fixed = clone(clf).set_params(adjustment=0.0)
+    assert (fixed.fit(X, y, sample_group=group).adjustment_ == 0).all()
+
+
+@fidelity
+def test_automatic_adjustment_after_an_epoch_of_one_batch(data, network):
+    """The running means are the losses of the initial network, then validation sees the next."""
+    X, y, group = data
+    rows = np.arange(0, 100, 2)
+
+    def group_losses(module, rows):
+        with torch.no_grad():
+            logits = module(torch.from_numpy(X[rows]))
+        losses = F.cross_entropy(logits, torch.from_numpy(y[rows]), reduction="none").numpy()
+        return np.array([losses[group[rows] == g].mean() for g in range(4)])
+
+    clf = GroupDROClassifier(
+        network, adjustment="auto", balance=None, batch_size=100, max_epochs=1, lr=0.5
+    ).fit(X, y, sample_group=group, eval_set=(X[rows], y[rows], group[rows]))
+    before, after = group_losses(network(), np.arange(100)), group_losses(clf.module_, rows)
+    assert_allclose(clf.history_[[f"valid_loss[{g}]" for g in range(4)]].iloc[0], after, rtol=1e-5)
+    assert_allclose(clf.adjustment_, (after - before) * np.sqrt(SIZES), rtol=1e-4)
+
+
+class _StopAfterTwo(Callback):
+    def on_epoch_end(self, *, row, **kwargs):
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("params", [{"adjustment": "auto"}, {"update": "cvar"}])
+def test_a_resumed_run_has_its_adjustment_and_its_running_means(data, tmp_path, params):
+    X, y, group = data
+    clf = GroupDROClassifier(max_epochs=4, batch_size=20, random_state=0, **params)
+    fit = {"sample_group": group, "eval_set": (X[::2], y[::2], group[::2])}
+    whole = clone(clf).fit(X, y, **fit)
+    clf.set_params(checkpoint_dir=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        clone(clf).set_params(callbacks=[_StopAfterTwo()]).fit(X, y, **fit)
+    resumed = clf.fit(X, y, **fit)
+    assert_array_equal(resumed.adjustment_, whole.adjustment_)
+    assert_array_equal(resumed.group_weights_, whole.group_weights_)
+    assert_array_equal(_parameters(resumed), _parameters(whole))
+
+
+def test_automatic_adjustment_needs_validation_groups(data):
+    X, y, group = data
+    clf = GroupDROClassifier(adjustment="auto", max_epochs=1)
+    with pytest.raises(ValueError, match="needs the losses of validation groups"):
+        clf.fit(X, y, sample_group=group)
+    with pytest.raises(ValueError, match="needs the losses of validation groups"):
+        clf.fit(X, y, sample_group=group, eval_set=(X, y))
+    clf.set_params(group_inferrer=SpuriousGroupInferrer(n_clusters=2))
+    with pytest.raises(ValueError, match="one side has given groups"):
+        clf.fit(X, y, eval_set=(X, y, group))
+
+
+@fidelity
+def test_cvar_of_all_samples_is_erm(data, network):
+    """With alpha 1 a group's weight is its share; batches of all samples make it exact."""
+    X, y, group = data
+    params = {"max_epochs": 3, "batch_size": 100, "lr": 0.1, "random_state": 0}
+    clf = GroupDROClassifier(network, update="cvar", cvar_alpha=1.0, balance=None, **params)
+    clf.fit(X, y, sample_group=group)
+    assert_allclose(clf.group_weights_, np.bincount(group) / len(group), rtol=1e-6)
+    erm = ERMClassifier(network, **params).fit(X, y)
+    assert_allclose(_parameters(clf), _parameters(erm), rtol=1e-4, atol=1e-6)
 
 
 def test_groups_are_needed(data):
