@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skspurious.functional._split import balanced_subset
+
 
 def _generator(seed: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng([seed, epoch])
@@ -57,6 +59,18 @@ class SubsetSampler:
 
     def __call__(self, epoch: int) -> Tensor:
         return torch.from_numpy(_generator(self.seed, epoch).permutation(self.rows))
+
+
+class BalancedSubsetSampler:
+    """A new subset every epoch, with as many rows of every group as the smallest has, shuffled."""
+
+    def __init__(self, group: np.ndarray, *, seed: int):
+        self.group = np.asarray(group, dtype=np.int64)
+        self.seed = seed
+
+    def __call__(self, epoch: int) -> Tensor:
+        rng = _generator(self.seed, epoch)
+        return torch.from_numpy(rng.permutation(balanced_subset(self.group, rng)))
 
 
 class BalancedBatchSampler:

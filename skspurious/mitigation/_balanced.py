@@ -9,6 +9,7 @@ import torch
 from skspurious._engine._loop import Objective
 from skspurious._engine._samplers import (
     BalancedBatchSampler,
+    BalancedSubsetSampler,
     SubsetSampler,
     UniformSampler,
     WeightedSampler,
@@ -47,12 +48,15 @@ class BalancedRetrainer(BaseTorchClassifier):
         True for inferred groups, which are nested in classes, and otherwise False.
     subset_seed : int, default=None
         Seed of the subset of "subsampling"; None takes it from ``random_state``.
+    resample_each_epoch : bool, default=False
+        Whether "subsampling" draws a new subset for every epoch. So every sample has its turn;
+        the paper's subset is drawn once.
     shared parameters
 
     Attributes
     ----------
     subset_ : ndarray of shape (n_kept,) or None
-        Rows that "subsampling" kept, of the rows that were trained on.
+        Rows that "subsampling" kept, of the rows that were trained on; None if it drew anew.
     shared attributes
 
     See Also
@@ -125,6 +129,7 @@ class BalancedRetrainer(BaseTorchClassifier):
         "sampling_power": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "class_balanced": [StrOptions({"auto"}), "boolean"],
         "subset_seed": [None, Interval(Integral, 0, None, closed="left")],
+        "resample_each_epoch": ["boolean"],
     }
 
     def __init__(
@@ -136,6 +141,7 @@ class BalancedRetrainer(BaseTorchClassifier):
         sampling_power="auto",
         class_balanced="auto",
         subset_seed=None,
+        resample_each_epoch=False,
         **shared,
     ):
         super().__init__(module, **shared)
@@ -144,6 +150,7 @@ class BalancedRetrainer(BaseTorchClassifier):
         self.sampling_power = sampling_power
         self.class_balanced = class_balanced
         self.subset_seed = subset_seed
+        self.resample_each_epoch = resample_each_epoch
 
     @property
     def _needs_groups(self):
@@ -167,6 +174,8 @@ class BalancedRetrainer(BaseTorchClassifier):
             return BalancedBatchSampler(part, batch_size=self.batch_size, seed=seed)
         if self.balance == "subsampling":
             subset_seed = seed if self.subset_seed is None else self.subset_seed
+            if self.resample_each_epoch:
+                return BalancedSubsetSampler(part, seed=subset_seed)
             self.subset_ = balanced_subset(part, np.random.default_rng(subset_seed))
             return SubsetSampler(self.subset_, seed=seed)
         return UniformSampler(len(part), seed=seed)

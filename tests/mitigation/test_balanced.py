@@ -164,6 +164,22 @@ def test_subsampling_by_class(data):
     assert_array_equal(np.bincount(y[clf.subset_]), [15, 15])
 
 
+def test_a_subset_can_be_drawn_anew_for_every_epoch(data):
+    *_, group = data
+    epochs = [
+        _fit(data, balance="subsampling", resample_each_epoch=True, max_epochs=n)[1]
+        for n in (1, 150)
+    ]
+    one, many = [np.concatenate(batches).reshape(-1, 20) for batches in epochs]
+    assert_array_equal(many[0], one[0])
+    for rows in many:
+        assert len(np.unique(rows)) == 20
+        assert_array_equal(np.bincount(group[rows]), [5, 5, 5, 5])
+    assert_array_equal(np.unique(many), np.arange(100))  # every sample has its turn
+    clf, _ = _fit(data, balance="subsampling", resample_each_epoch=True)
+    assert clf.subset_ is None
+
+
 @fidelity
 def test_subset_follows_the_seeds(data):
     def subset(**params):
