@@ -1,18 +1,21 @@
 """Every method with its defaults on CIFAR-10 with planted shortcuts: nothing here was tuned.
 
-    python benchmarks/defaults.py --data-home FOLDER_OF_CIFAR10 --seeds 3
+    python benchmarks/defaults.py --data-home FOLDER_OF_CIFAR10
 
-Two classes, 1,500 training images each; 98 % of them carry the shortcut of their class. In 2,000
+Two classes, 1,000 training images each; 98 % of them carry the shortcut of their class. In 2,000
 test images shortcut and class are independent. Three shortcuts, on other classes each:
 
 - *frame*: two pixels wide, reddish or bluish (automobiles, dogs);
 - *tint*: the whole image a little warmer or colder (cats, trucks);
 - *line*: a brighter column, or none (airplanes, birds).
 
-All methods train the same small network by the same recipe, written down before the first run; what
-else a method has is at its default, and no validation data is used: the last epoch counts. FOLDER
-holds ``cifar10_jpeg.npz``, as for ``cifar10s_pruning.py``. Printed are accuracies on test images,
-mean and standard deviation over the seeds, which change images, shortcut and training.
+All methods train the same small network by the same recipe; what else a method has is at its
+default, and no validation data is used: the last epoch counts. The recipe was written down before
+the first run. That run, at a constant rate, showed the last epoch to be an accident (SPARE's worst
+group: 0.65 after nine epochs, 0.04 after ten), and the schedule was added, for all methods.
+
+FOLDER holds ``cifar10_jpeg.npz``, as for ``cifar10s_pruning.py``. Printed are accuracies on test
+images, mean and standard deviation over the seeds, which change images, shortcut and training.
 """
 
 import argparse
@@ -53,7 +56,13 @@ METHODS = {
     "PruSC": (PruSCNetwork, False),
     "PrunedRetrainer": (PrunedRetrainer, False),
 }
-RECIPE = {"max_epochs": 10, "batch_size": 64, "lr": 0.01, "weight_decay": 1e-3}
+RECIPE = {
+    "max_epochs": 10,
+    "batch_size": 64,
+    "lr": 0.01,
+    "lr_schedule": "cosine",
+    "weight_decay": 1e-3,
+}
 
 
 class Network(nn.Module):
@@ -113,15 +122,15 @@ def main():
     parser.add_argument("--data-home", default=os.environ.get("SKSPURIOUS_DATA", "."))
     parser.add_argument("--shortcuts", nargs="+", choices=SHORTCUTS, default=list(SHORTCUTS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--samples", type=int, default=1500, help="training images per class")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--samples", type=int, default=1000, help="training images per class")
     parser.add_argument("--correlation", type=float, default=0.98)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
     rows = []
-    for seed in range(args.seeds):
+    for seed in args.seeds:
         for shortcut in args.shortcuts:
             rng = np.random.default_rng(seed)
             X, y, group = make_data(
