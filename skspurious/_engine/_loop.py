@@ -188,8 +188,7 @@ def run_epoch(
 ) -> dict[str, float]:
     """Train on the rows of ``plan``; mean loss and accuracies as the network saw them."""
     step.network.train()
-    n_batches = -(-len(plan) // config.batch_size)
-    n_step = config.batch_size * config.gradient_accumulation  # samples of one optimizer step
+    n_rows, n_step = len(plan), config.batch_size * config.gradient_accumulation
     groups, real = [], []
     batches = iterate_batches(
         train,
@@ -198,17 +197,17 @@ def run_epoch(
         config.batch_size,
         config.train_transform,
         config.num_workers,
-        reuse_memory=step.reuses_memory,
+        reuse_memory=not step.builds_graph,
     )
-    n_rows = len(plan)
-    for i, batch in enumerate(batches):
-        start = i * config.batch_size
-        n_left = n_rows - start
-        share = min(config.batch_size, n_left) / min(n_step, n_left + start % n_step)
-        ends_step = i + 1 == n_batches or (start + config.batch_size) % n_step == 0
-        step(batch, share=share, ends_step=ends_step)
-        groups.append(batch["group"])
-        real.append(batch["is_real"])
+    with torch.set_grad_enabled(step.builds_graph):
+        for batch, start in zip(batches, range(0, n_rows, config.batch_size)):
+            end = min(start + config.batch_size, n_rows)
+            step_start = start - start % n_step  # the first row of this optimizer step
+            step_end = min(step_start + n_step, n_rows)
+            share = (end - start) / (step_end - step_start)
+            step(batch, share=share, ends_step=end == step_end)
+            groups.append(batch["group"])
+            real.append(batch["is_real"])
     # The first look at the values of this epoch: here, and not before, the device is waited for.
     loss, hit = step.record()
     total = _summary(

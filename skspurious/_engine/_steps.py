@@ -52,7 +52,7 @@ class Objective(nn.Module):
 class TrainStep:
     """One batch: loss, gradient, and every ``gradient_accumulation`` batches a step."""
 
-    reuses_memory = False  # the inputs of a batch live on in its graph
+    builds_graph = True  # of autograd, in which the inputs of a batch live on
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class LinearStep(TrainStep):
     """
 
     network: nn.Linear
-    reuses_memory = True
+    builds_graph = False
     n_kept = 64  # batches whose outputs are kept before they are looked at
 
     def __init__(self, *args: Any):
@@ -158,17 +158,18 @@ class LinearStep(TrainStep):
 
     def backward(self, batch: dict, factor: float) -> None:
         """Add the gradient of ``factor`` times the loss, and keep what losses and hits are."""
-        weight, *bias = [p.detach() for p in self.parameters]  # nothing here is for autograd
+        weight, *bias = self.parameters
         X, y = batch["X"], batch["y"][None]
         logits = weight.mm(X.t())
         if bias:
             logits.add_(bias[0].unsqueeze(1))
-        log_p = logits.log_softmax(0)
-        self.outputs.append((log_p, y))
+        self.outputs.append((logits, y))
         if len(self.outputs) == self.n_kept:
             self._note()
-        error = log_p.exp().scatter_add_(0, y, self.minus_one)
-        losses = log_p.gather(0, y)[0].neg_() if self.needs_losses else None
+        error = logits.softmax(0).scatter_add_(0, y, self.minus_one)
+        losses = None
+        if self.needs_losses:
+            losses = logits.log_softmax(0).gather(0, y)[0].neg_()
         coefficients = self.objective.coefficients(losses, batch, self.runtime)
         if torch.is_tensor(coefficients):
             error.mul_(coefficients)
@@ -185,8 +186,9 @@ class LinearStep(TrainStep):
         """Losses and hits of the batches whose outputs are kept: of many at once, for speed."""
         if not self.outputs:
             return
-        log_p, y = [torch.cat(parts, 1) for parts in zip(*self.outputs)]
+        logits, y = [torch.cat(parts, 1) for parts in zip(*self.outputs)]
         self.outputs.clear()
+        log_p = logits.log_softmax(0)
         own = log_p.gather(0, y)[0]
         self.losses.append(own.neg())
         self.hits.append(own == log_p.amax(0))
@@ -199,10 +201,9 @@ class LinearStep(TrainStep):
         options = self.optimizer.param_groups[0]
         lr, decay = options["lr"], options["weight_decay"]
         for p, velocity in zip(self.parameters, self.sums):
-            values = p.detach()
             if decay:
-                velocity.add_(values, alpha=decay)
-            values.add_(velocity, alpha=-lr)
+                velocity.add_(p, alpha=decay)
+            p.add_(velocity, alpha=-lr)
 
     def clear(self) -> None:
         """Start the next gradient: of the sums, only the momentum stays."""

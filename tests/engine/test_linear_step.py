@@ -77,6 +77,7 @@ def test_linear_step_equals_autograd(table, monkeypatch, method, params, options
     assert_allclose(ours.history_[columns], autograd.history_[columns], rtol=1e-4, atol=1e-6)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("is_clipped", [False, True])
 def test_gradient_by_hand(is_clipped):
     """Two classes with equal probabilities: the gradient is (1/2 - onehot) x / n."""
@@ -93,6 +94,7 @@ def test_gradient_by_hand(is_clipped):
     assert_allclose(losses, np.log([2, 2]), rtol=1e-6)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("is_clipped", [False, True])
 def test_gradients_add_up_until_the_step_ends(is_clipped):
     step = _step(nn.Linear(2, 2), is_clipped=is_clipped)
@@ -106,6 +108,7 @@ def test_gradients_add_up_until_the_step_ends(is_clipped):
     assert_allclose(_gradient(step)[0], once)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("n_batches", [1, LinearStep.n_kept, LinearStep.n_kept + 3])
 def test_losses_and_hits_are_of_the_network_that_saw_the_batch(n_batches):
     """Every batch changes the network; the record is in the order of the batches."""
@@ -116,8 +119,7 @@ def test_losses_and_hits_are_of_the_network_that_saw_the_batch(n_batches):
     for i in range(n_batches):
         X = torch.randn(2 + i % 2, 3, generator=generator)
         y = torch.randint(0, 2, (len(X),), generator=generator)
-        with torch.no_grad():
-            logits = head(X)
+        logits = head(X)
         expected[0].append(nn.functional.cross_entropy(logits, y, reduction="none"))
         expected[1].append(logits.argmax(1) == y)
         step({"X": X, "y": y, "weight": None}, share=1.0, ends_step=True)
@@ -181,7 +183,8 @@ def test_momentum_is_kept_where_torch_keeps_it():
     X, y = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 2
     for i in range(3):
         if i < 2:
-            step({"X": X, "y": y, "weight": None}, share=1.0, ends_step=True)
+            with torch.no_grad():
+                step({"X": X, "y": y, "weight": None}, share=1.0, ends_step=True)
         else:
             nn.functional.cross_entropy(ours(X), y).backward()
             optimizers[0].step()
@@ -197,7 +200,8 @@ def test_a_head_without_bias():
     reference.load_state_dict(head.state_dict())
     X, y = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 2
     step = _step(head)
-    step.backward({"X": X, "y": y, "weight": None}, factor=1.0)
+    with torch.no_grad():
+        step.backward({"X": X, "y": y, "weight": None}, factor=1.0)
     nn.functional.cross_entropy(reference(X), y).backward()
     assert_allclose(_gradient(step)[0], reference.weight.grad, rtol=1e-5, atol=1e-7)
 
