@@ -35,7 +35,10 @@ class Objective(nn.Module):
         return (coefficients * losses).sum()
 
     def coefficients(self, losses: Tensor | None, batch: dict, runtime: Runtime) -> Tensor | float:
-        """What each loss counts: in a mean, weighted by the sample weights, over all processes."""
+        """What each loss counts: in a mean, weighted by the sample weights, over all processes.
+
+        Only where this is not overridden, ``losses`` may be None: they play no part in it.
+        """
         weight = batch["weight"]
         if weight is None:
             return 1.0 / batch["y"].shape[0]

@@ -49,7 +49,8 @@ class GroupDROClassifier(BaseTorchClassifier):
         How the group weights follow the losses. "exponentiated" is the paper's. "cvar", an
         alternative in the authors' code: running mean losses (rate 0.1), with the adjustment,
         are sorted, and the groups with the highest share all the weight, each up to its share
-        of the samples over ``cvar_alpha``.
+        of the samples over ``cvar_alpha``; ``step_size``, ``absent_group`` and
+        ``normalize_loss`` have no part in it.
     cvar_alpha : float, default=0.2
         Share of the samples, the worst-off groups first, whose mean loss "cvar" descends; 1 is
         the mean of all.
@@ -94,9 +95,9 @@ class GroupDROClassifier(BaseTorchClassifier):
     Differences from the authors' code: the weights are kept in log space, so that a group that
     lagged for long can return; the adjustment applies whatever the sign of the other groups'
     and never enters the logged losses; a group without training samples has weight 0. In that
-    code "cvar" is called "btl", and like its automatic adjustment it does not run as it stands;
-    neither is in the paper's tables. With ``gradient_accumulation`` the weights are updated at
-    every batch.
+    code "cvar" is called "btl" and fails where every group has its full share, and the automatic
+    adjustment calls a method that is not there; neither is in the paper's tables. With
+    ``gradient_accumulation`` the weights are updated at every batch.
 
     References
     ----------
@@ -198,16 +199,15 @@ class GroupDROClassifier(BaseTorchClassifier):
             )
 
     def _make_objective(self, train):
-        objective = _GroupDROLoss(
+        return _GroupDROLoss(
             np.bincount(train.group.numpy(), minlength=train.n_groups),
             self._adjustment_of_groups(),
             step_size=self.step_size,
             absent_group=self.absent_group,
             normalize_loss=self.normalize_loss,
             cvar=(self.cvar_alpha, self.cvar_floor) if self.update == "cvar" else None,
+            adjusts_itself=isinstance(self.adjustment, str),
         )
-        objective.adjusts_itself = isinstance(self.adjustment, str)
-        return objective
 
     def _make_sampler(self, train, seed):
         group = train.group.numpy()
@@ -247,10 +247,16 @@ class GroupDROClassifier(BaseTorchClassifier):
 class _GroupDROLoss(Objective):
     """``sum_g q_g L_g``, with q updated first and its new value weighting the gradient."""
 
-    adjusts_itself = False  # after each epoch, by the losses of the validation groups
-
     def __init__(
-        self, group_size, adjustment, *, step_size, absent_group, normalize_loss, cvar=None
+        self,
+        group_size,
+        adjustment,
+        *,
+        step_size,
+        absent_group,
+        normalize_loss,
+        cvar=None,
+        adjusts_itself=False,
     ):
         super().__init__()
         size = torch.as_tensor(np.asarray(group_size), dtype=torch.float32)
@@ -262,7 +268,8 @@ class _GroupDROLoss(Objective):
         self.step_size = step_size
         self.absent_group = absent_group
         self.normalize_loss = normalize_loss
-        self.cvar = cvar
+        self.cvar = cvar  # None, or its alpha and floor
+        self.adjusts_itself = adjusts_itself  # after each epoch, by the validation groups' losses
 
     def coefficients(self, losses, batch, runtime):
         group = batch["group"]
@@ -278,14 +285,14 @@ class _GroupDROLoss(Objective):
         if self.absent_group == "ema" or self.cvar is not None or self.adjusts_itself:
             mixed = torch.where(running.isnan(), group_loss, 0.9 * running + 0.1 * group_loss)
             running.copy_(torch.where(counts > 0, mixed, running))
+        size, adjustment = self.group_size, self.adjustment
         if self.cvar is not None:
-            group_loss = running.nan_to_num(0.0)
-        elif self.absent_group == "ema":
-            group_loss = torch.where(counts > 0, group_loss, running.nan_to_num(0.0))
-        adjusted = adjusted_group_loss(group_loss, self.group_size, self.adjustment)
-        if self.cvar is not None:
-            self.log_q.copy_(cvar_group_weights(adjusted, self.group_size, *self.cvar).log())
+            adjusted = adjusted_group_loss(running.nan_to_num(0.0), size, adjustment)
+            self.log_q.copy_(cvar_group_weights(adjusted, size, *self.cvar).log())
             return
+        if self.absent_group == "ema":
+            group_loss = torch.where(counts > 0, group_loss, running.nan_to_num(0.0))
+        adjusted = adjusted_group_loss(group_loss, size, adjustment)
         if self.absent_group == "skip":
             adjusted = torch.where(counts > 0, adjusted, 0.0)
         if self.normalize_loss:

@@ -45,11 +45,11 @@ def network():
 
 
 def _loss(
-    sizes=(60, 25, 10, 5), adjustment=0.0, step_size=0.1, absent="zero", normalize=False, cvar=None
+    sizes=(60, 25, 10, 5), adjustment=0.0, step_size=0.1, absent="zero", normalize=False, **options
 ):
     adjustment = np.broadcast_to(adjustment, len(sizes)).copy()
-    options = {"step_size": step_size, "absent_group": absent, "normalize_loss": normalize}
-    return _GroupDROLoss(np.array(sizes), adjustment, **options, cvar=cvar)
+    options |= {"step_size": step_size, "absent_group": absent, "normalize_loss": normalize}
+    return _GroupDROLoss(np.array(sizes), adjustment, **options)
 
 
 def _reduce(objective, losses, group, weight=None):
@@ -144,8 +144,7 @@ def test_cvar_weights_follow_running_means_by_hand():
 
 @fidelity
 def test_automatic_adjustment_is_the_gap_of_validation_and_training_by_hand():
-    objective = _loss(sizes=(4, 25))
-    objective.adjusts_itself = True
+    objective = _loss(sizes=(4, 25), adjusts_itself=True)
     _reduce(objective, [1.0, 2.0], [0, 1])
     objective.end_epoch({"valid_loss_group_0": 1.5, "valid_loss_group_1": 1.0})
     assert_allclose(objective.adjustment, [0.5 * 2, -1.0 * 5])
@@ -506,7 +505,7 @@ def test_adjustment_can_be_given_by_group(data):
 
 @fidelity
 @pytest.mark.parametrize("source", ["eval_set", "early_stopping", "inferred"])
-def test_automatic_adjustment_uses_the_last_losses_of_the_history(data, source):
+def test_automatic_adjustment_with_each_source_of_validation_groups(data, source):
     X, y, group = data
     params = {"max_epochs": 3, "adjustment": "auto", "random_state": 0, "monitor": None}
     if source == "eval_set":
