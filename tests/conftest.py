@@ -46,6 +46,22 @@ def assert_global_rng_untouched():
     return check
 
 
+@pytest.fixture
+def interrupt_after():
+    """Makes a callback that stops a run after an epoch, as Ctrl-C would."""
+    from skspurious._engine._callbacks import Callback
+
+    class InterruptAfter(Callback):
+        def __init__(self, epoch):
+            self.epoch = epoch
+
+        def on_epoch_end(self, *, row, **kwargs):
+            if row["epoch"] == self.epoch:
+                raise KeyboardInterrupt
+
+    return InterruptAfter
+
+
 @pytest.fixture(scope="session")
 def real_data():
     """Folder of the real data sets; tests that use it skip where it is missing."""

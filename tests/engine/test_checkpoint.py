@@ -44,17 +44,6 @@ class Network(nn.Module):
         return self.layers(x)
 
 
-class InterruptAfter(Callback):
-    """Stops a run after an epoch, as Ctrl-C would."""
-
-    def __init__(self, epoch):
-        self.epoch = epoch
-
-    def on_epoch_end(self, *, row, **kwargs):
-        if row["epoch"] == self.epoch:
-            raise KeyboardInterrupt
-
-
 class CountEpochs(Callback):
     def __init__(self):
         self.epochs = []
@@ -122,11 +111,11 @@ def _assert_same_run(resumed, unbroken):
 @pytest.mark.fidelity
 @pytest.mark.parametrize("epoch", [1, 4])
 @pytest.mark.parametrize("name", RUNS)
-def test_interrupted_run_resumes_with_the_same_bits(name, epoch, data, tmp_path):
+def test_interrupted_run_resumes_with_the_same_bits(name, epoch, data, tmp_path, interrupt_after):
     make = RUNS[name]
     unbroken = _fit(make, data)
     with pytest.raises(KeyboardInterrupt):
-        _fit(make, data, checkpoint_dir=tmp_path, callbacks=[InterruptAfter(epoch)])
+        _fit(make, data, checkpoint_dir=tmp_path, callbacks=[interrupt_after(epoch)])
     count = CountEpochs()
     resumed = _fit(make, data, checkpoint_dir=tmp_path, callbacks=[count])
     assert count.epochs == list(range(epoch + 1, len(unbroken.history_) + 1))
@@ -171,7 +160,7 @@ def test_run_interrupted_inside_an_epoch_resumes_at_its_start(data, tmp_path):
     _assert_same_run(resumed, unbroken)
 
 
-def test_early_stopping_and_best_epoch_survive(data, tmp_path):
+def test_early_stopping_and_best_epoch_survive(data, tmp_path, interrupt_after):
     X, y, group = data
     # Wrong labels in validation: the first epochs are the best.
     eval_set = (X[:40], 1 - y[:40], group[:40])
@@ -181,7 +170,7 @@ def test_early_stopping_and_best_epoch_survive(data, tmp_path):
     assert unbroken.best_epoch_ < n_epochs < 30
     for epoch in (unbroken.best_epoch_, n_epochs):
         folder = tmp_path / str(epoch)
-        clf = make(checkpoint_dir=folder, callbacks=[InterruptAfter(epoch)])
+        clf = make(checkpoint_dir=folder, callbacks=[interrupt_after(epoch)])
         with pytest.raises(KeyboardInterrupt):
             clf.fit(X, y, sample_group=group, eval_set=eval_set)
         resumed = make(checkpoint_dir=folder).fit(X, y, sample_group=group, eval_set=eval_set)

@@ -128,20 +128,14 @@ def test_losses_and_hits_are_of_the_network_that_saw_the_batch(n_batches):
     assert torch.equal(hits, torch.cat(expected[1]))
 
 
-class _StopAfterTwo(Callback):
-    def on_epoch_end(self, *, row, **kwargs):
-        if row["epoch"] == 2:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("name", ["plain", "decay", "no momentum", "schedule", "adam"])
-def test_a_head_resumes_with_the_same_bits(table, tmp_path, name):
+def test_a_head_resumes_with_the_same_bits(table, tmp_path, interrupt_after, name):
     X, y, _ = table
     clf = ERMClassifier(max_epochs=4, batch_size=16, random_state=0, **OPTIONS[name])
     whole = clone(clf).fit(X, y)
     clf.set_params(checkpoint_dir=tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        clone(clf).set_params(callbacks=[_StopAfterTwo()]).fit(X, y)
+        clone(clf).set_params(callbacks=[interrupt_after(2)]).fit(X, y)
     resumed = clf.fit(X, y)
     assert torch.equal(resumed.module_.weight, whole.module_.weight)
     assert torch.equal(resumed.module_.bias, whole.module_.bias)

@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from skspurious import ERMClassifier, GroupDROClassifier, SpuriousGroupInferrer
-from skspurious._engine._callbacks import Callback
 from skspurious._engine._runtime import Runtime
 from skspurious._engine._samplers import BalancedBatchSampler, UniformSampler, WeightedSampler
 from skspurious.datasets import make_spurious_classification
@@ -545,21 +544,17 @@ def test_automatic_adjustment_after_an_epoch_of_one_batch(data, network):
     assert_allclose(clf.adjustment_, (after - before) * np.sqrt(SIZES), rtol=1e-4)
 
 
-class _StopAfterTwo(Callback):
-    def on_epoch_end(self, *, row, **kwargs):
-        if row["epoch"] == 2:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("params", [{"adjustment": "auto"}, {"update": "cvar"}])
-def test_a_resumed_run_has_its_adjustment_and_its_running_means(data, tmp_path, params):
+def test_a_resumed_run_has_its_adjustment_and_its_running_means(
+    data, tmp_path, interrupt_after, params
+):
     X, y, group = data
     clf = GroupDROClassifier(max_epochs=4, batch_size=20, random_state=0, **params)
     fit = {"sample_group": group, "eval_set": (X[::2], y[::2], group[::2])}
     whole = clone(clf).fit(X, y, **fit)
     clf.set_params(checkpoint_dir=tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        clone(clf).set_params(callbacks=[_StopAfterTwo()]).fit(X, y, **fit)
+        clone(clf).set_params(callbacks=[interrupt_after(2)]).fit(X, y, **fit)
     resumed = clf.fit(X, y, **fit)
     assert_array_equal(resumed.adjustment_, whole.adjustment_)
     assert_array_equal(resumed.group_weights_, whole.group_weights_)
