@@ -156,7 +156,8 @@ class BaseTorchClassifier(ModuleParametersMixin, ClassifierMixin, BaseEstimator,
     history_ : DataFrame
         One row per epoch: losses and accuracies (also of each group), learning rate, seconds.
     used_group_labels_ : dict
-        Whether group labels were used: of "train" samples, of "validation" samples.
+        Whether group labels were used: of "train" samples, of "validation" samples. The
+        latter is True as well where a function of the user chose the inferrer's epoch.
     best_epoch_ : int or None
         Epoch, from 1, whose network was kept; None without validation.
     n_features_in_ : int
@@ -291,6 +292,17 @@ class BaseTorchClassifier(ModuleParametersMixin, ClassifierMixin, BaseEstimator,
     # ----------------------------------------------------------------------------------
     # What a method supplies
 
+    def _initial_module(self, train, seed):
+        """The network that training starts from, to be changed."""
+        return build_module(
+            self.module,
+            weights=self.weights,
+            module_params=self.module_params,
+            sample_shape=train.samples.sample_shape,
+            n_classes=len(self.classes_),
+            seed=seed,
+        )
+
     def _make_objective(self, train):
         """The loss of the method; ``train`` are the encoded training samples."""
         return Objective()
@@ -362,18 +374,12 @@ class BaseTorchClassifier(ModuleParametersMixin, ClassifierMixin, BaseEstimator,
             train, valid = self._split(train, int(seeds[1]))
             self.used_group_labels_["validation"] = self.used_group_labels_["train"]
 
-        module = build_module(
-            self.module,
-            weights=self.weights,
-            module_params=self.module_params,
-            sample_shape=train.samples.sample_shape,
-            n_classes=len(self.classes_),
-            seed=int(seeds[2]),
-        )
+        module = self._initial_module(train, seed=int(seeds[2]))
         self._check_module(module, train, runtime)
         self.module_, result = self._train(module, train, valid, runtime, seeds[3:].tolist())
         self.history_ = self._history_frame(result.history)
         self.best_epoch_ = result.best_epoch
+        self.used_group_labels_["validation"] |= _epoch_chosen_by_function(self.group_inferrer_)
         self._store_result(result)
         return self
 
@@ -806,7 +812,17 @@ def _seed_nested(estimator, seed):
 
 
 def last_step(estimator):
-    return estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    return steps(estimator)[-1]
+
+
+def steps(estimator):
+    """Steps of a pipeline, or the estimator alone."""
+    return list(estimator) if isinstance(estimator, Pipeline) else [estimator]
+
+
+def _epoch_chosen_by_function(group_inferrer):
+    """Whether a user's function chose an epoch for the inferrer: it may look at group labels."""
+    return any(callable(getattr(step, "epoch_selector", None)) for step in steps(group_inferrer))
 
 
 def _union(known, values):

@@ -1,8 +1,9 @@
 """TorchFeatureExtractor: embeddings, logits, probabilities or hardness, batch by batch."""
 
+import copy
 import os
 import tempfile
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from skspurious._engine._callbacks import Callback
 from skspurious._engine._loop import LabelledSamples, iterate_batches
 from skspurious._engine._modules import build_module, forward, last_linear, layer_output
 from skspurious._engine._runtime import Runtime
-from skspurious.base import BaseTorchClassifier
+from skspurious.base import BaseTorchClassifier, last_step
 from skspurious.data import GroupedData, as_samples, input_kind, unpack_groups
 from skspurious.utils._parameters import ModuleParametersMixin
 from skspurious.utils._random import draw_seed
@@ -112,6 +114,12 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         Precision of the forward pass.
     num_workers : int, default=0
         Processes that load samples; arrays and tensors need none.
+    epoch_selector : group inferrer or callable, default=None
+        Which epoch's network an unfitted classifier keeps; None is the classifier's own choice,
+        without validation data the last. A ``SpuriousGroupInferrer`` clusters the outputs of
+        each epoch, and the one with the highest silhouette is kept (mean over the classes; one
+        that stays whole counts 0). A callable ``(extractor, X, y) -> float`` is called after
+        each epoch, and the highest value is kept; of equal ones the first.
     random_state : int, RandomState instance or None, default=None
         Seed of a network without weights.
 
@@ -123,6 +131,8 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         The network, in evaluation mode.
     n_features_in_ : int
         Number of features, or of channels.
+    epoch_scores_ : ndarray of shape (n_epochs,) or None
+        What `epoch_selector` gave for each epoch; the chosen one is ``estimator_.best_epoch_``.
 
     See Also
     --------
@@ -166,6 +176,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         "device": [str, torch.device],
         "precision": [StrOptions({"float32", "bf16", "fp16"})],
         "num_workers": [Interval(Integral, 0, None, closed="left")],
+        "epoch_selector": [None, BaseEstimator, callable],
         "random_state": ["random_state"],
     }
 
@@ -184,6 +195,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         device="auto",
         precision="float32",
         num_workers=0,
+        epoch_selector=None,
         random_state=None,
     ):
         self.module = module
@@ -198,6 +210,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         self.device = device
         self.precision = precision
         self.num_workers = num_workers
+        self.epoch_selector = epoch_selector
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -213,6 +226,14 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         Returns
         -------
         self : object
+
+        Raises
+        ------
+        TypeError
+            If ``module`` holds no torch network.
+        ValueError
+            If ``epoch_selector`` has no epochs to choose from, or gives something else than a
+            finite number.
         """
         X = unpack_groups(X)[0]
         is_frozen = isinstance(self.module, FrozenEstimator)
@@ -222,12 +243,19 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
                 f"module is a {type(source).__name__}, which holds no torch network. Pass "
                 "a torchvision name, an nn.Module, or a classifier of this package."
             )
+        self.epoch_scores_ = None
+        if self.epoch_selector is not None:
+            self._check_has_epochs(source, is_frozen)
         if is_frozen:
             check_is_fitted(source)
             source._check_X(X)
             self.estimator_ = source
         elif isinstance(source, BaseTorchClassifier):
-            self.estimator_ = clone(source).fit(X, y)
+            self.estimator_ = clone(source)
+            if self.epoch_selector is None:
+                self.estimator_.fit(X, y)
+            else:
+                self._fit_epochs(X, y)
         else:
             self.estimator_ = FrozenNetwork(
                 self.module,
@@ -236,12 +264,60 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
                 collate_fn=self.collate_fn,
                 random_state=self.random_state,
             ).fit(X)
-        self.module_ = self.estimator_.module_
+        return self._adopt(self.estimator_.module_, X)
+
+    def _adopt(self, module, X):
+        """Make ``module`` the network that ``transform`` uses."""
+        self.module_ = self.estimator_.module_ = module
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
         self._n_features_out = self._extract(X, is_probe=True).shape[1]
         return self
+
+    def _check_has_epochs(self, source, is_frozen):
+        if is_frozen or not isinstance(source, BaseTorchClassifier):
+            problem = "nothing is trained here: pass an unfitted classifier as module"
+        elif type(source)._train is not BaseTorchClassifier._train:
+            problem = (
+                f"{type(source).__name__} trains in several stages: use one that trains once, "
+                "such as ERMClassifier"
+            )
+        elif source.checkpoint_dir is not None:
+            problem = (
+                "scores of earlier epochs are not in a checkpoint: set the classifier's "
+                "checkpoint_dir to None"
+            )
+        else:
+            return
+        raise ValueError(f"epoch_selector chooses among the epochs of a training; {problem}.")
+
+    def _fit_epochs(self, X, y):
+        """Train the classifier, and keep the network of the epoch with the highest score."""
+        callbacks = self.estimator_.callbacks
+        scores = _EpochScores(self, X, y)
+        self.estimator_.set_params(callbacks=[*(callbacks or []), scores]).fit(X, y)
+        self.estimator_.set_params(callbacks=callbacks)
+        self.estimator_.module_ = scores.best_module
+        self.estimator_.best_epoch_ = int(np.argmax(scores.values)) + 1
+        self.epoch_scores_ = np.array(scores.values)
+
+    def _score_epoch(self, X, y):
+        """The score of the network as it is."""
+        selector = self.epoch_selector
+        if callable(selector):
+            score = selector(self, X, y)
+        else:
+            Z = self._extract(X)
+            inferrer = last_step(clone(selector).fit(Z, y))
+            score = np.where(inferrer.n_clusters_ > 1, inferrer.silhouette_, 0.0).mean()
+            if isinstance(Z, np.memmap):
+                os.unlink(Z.filename)
+        if not isinstance(score, Real) or not np.isfinite(score):
+            raise ValueError(
+                f"epoch_selector={selector!r} gave {score!r}; it must give a finite number."
+            )
+        return float(score)
 
     def _extract(self, X, is_probe=False):
         source = self.estimator_
@@ -311,6 +387,21 @@ def _hardness_direction(module):
             "outputs: use output='logits' and SpuriousGroupInferrer(reduction='margin')."
         )
     return nn.functional.normalize(weight[1] - weight[0], dim=0)
+
+
+class _EpochScores(Callback):
+    """Scores the network after each epoch, and remembers the best."""
+
+    def __init__(self, extractor, X, y):
+        self.extractor, self.X, self.y = extractor, X, y
+        self.values, self.best_module = [], None
+
+    def on_epoch_end(self, *, module, row, **kwargs):
+        module = copy.deepcopy(module)  # the extractor may have another device
+        score = self.extractor._adopt(module, self.X)._score_epoch(self.X, self.y)
+        if not self.values or score > max(self.values):
+            self.best_module = module
+        self.values.append(score)
 
 
 class FrozenNetwork(BaseTorchClassifier):

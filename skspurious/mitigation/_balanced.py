@@ -1,5 +1,6 @@
 """Balanced retraining: every group equally often, by sampling, batches, subsets or weights."""
 
+import copy
 import warnings
 from numbers import Integral, Real
 
@@ -14,7 +15,7 @@ from skspurious._engine._samplers import (
     UniformSampler,
     WeightedSampler,
 )
-from skspurious.base import BaseTorchClassifier, last_step
+from skspurious.base import BaseTorchClassifier, last_step, steps
 from skspurious.functional._split import balanced_subset
 from skspurious.functional._weights import sampling_probabilities
 from skspurious.utils._parameters import RESNET50, extends
@@ -51,6 +52,10 @@ class BalancedRetrainer(BaseTorchClassifier):
     resample_each_epoch : bool, default=False
         Whether "subsampling" draws a new subset for every epoch. So every sample has its turn;
         the paper's subset is drawn once.
+    start_from : {"module", "group_inferrer"}, default="module"
+        Whose weights training starts from: those of `module`, or a copy of those that the
+        inferrer's network was trained to, as where `group_inferrer` is a pipeline that begins
+        with a ``TorchFeatureExtractor`` of a classifier.
     shared parameters
 
     Attributes
@@ -130,6 +135,7 @@ class BalancedRetrainer(BaseTorchClassifier):
         "class_balanced": [StrOptions({"auto"}), "boolean"],
         "subset_seed": [None, Interval(Integral, 0, None, closed="left")],
         "resample_each_epoch": ["boolean"],
+        "start_from": [StrOptions({"module", "group_inferrer"})],
     }
 
     def __init__(
@@ -142,6 +148,7 @@ class BalancedRetrainer(BaseTorchClassifier):
         class_balanced="auto",
         subset_seed=None,
         resample_each_epoch=False,
+        start_from="module",
         **shared,
     ):
         super().__init__(module, **shared)
@@ -151,10 +158,23 @@ class BalancedRetrainer(BaseTorchClassifier):
         self.class_balanced = class_balanced
         self.subset_seed = subset_seed
         self.resample_each_epoch = resample_each_epoch
+        self.start_from = start_from
 
     @property
     def _needs_groups(self):
         return self.by == "group"
+
+    def _initial_module(self, train, seed):
+        if self.start_from == "module":
+            return super()._initial_module(train, seed)
+        networks = [s.module_ for s in steps(self.group_inferrer_) if hasattr(s, "module_")]
+        if not networks:
+            raise ValueError(
+                "start_from='group_inferrer' needs a group inferrer with a network. Pass "
+                "group_inferrer=make_pipeline(TorchFeatureExtractor(ERMClassifier(...)), "
+                "SpuriousGroupInferrer()) and no sample_group, or set start_from='module'."
+            )
+        return copy.deepcopy(networks[0])
 
     def _make_sampler(self, train, seed):
         part, n_parts = self._parts(train)

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 from skspurious.embedding import TorchFeatureExtractor
@@ -53,6 +54,8 @@ def make_spare(
     max_clusters=5,
     silhouette_threshold=0.9,
     high_power=2.0,
+    epoch_selector=None,
+    warm_start=False,
     n_jobs=None,
     **params,
 ):
@@ -66,9 +69,10 @@ def make_spare(
     Parameters
     ----------
     module : None, str, nn.Module, class, callable or FrozenEstimator, default=None
-        The network of both stages; each starts anew from it.
+        The network of both stages; each starts anew from it, but see `warm_start`.
     init_epochs : int, default=1
-        Epochs of plain training before the outputs are clustered.
+        Epochs of plain training before the outputs are clustered; with an `epoch_selector` the
+        largest number that it can choose.
     init_params : dict, default=None
         Parameters of the first stage's ``ERMClassifier`` that differ from the second stage's.
         By default it has the same network, optimizer and batches, and neither augmentation
@@ -82,6 +86,14 @@ def make_spare(
     high_power : float, default=2.0
         Sampling power of a class whose clusters are not well separated, and therefore hold
         majority samples among the minority's; other classes have 1.
+    epoch_selector : None, "silhouette" or callable, default=None
+        Which epoch's outputs are clustered: None is the last. "silhouette" is the one whose
+        clusters have the highest silhouette, mean over the classes; no group labels are
+        needed. A callable ``(extractor, X, y) -> float`` scores the network after each epoch,
+        for instance by the recall of groups that are known; the highest value is taken, and
+        ``used_group_labels_["validation"]`` is True, for what it looks at is its own affair.
+    warm_start : bool, default=False
+        Whether the second stage goes on with the weights of the first instead of new ones.
     n_jobs : int, default=None
         Classes clustered at once.
     **params
@@ -97,6 +109,14 @@ def make_spare(
     -----
     ``make_spare.preset("waterbirds")`` has the authors' settings for a data set, and takes changes
     to them like ``preset`` of the classifiers.
+
+    With "silhouette" the clusters of each epoch are found as those of the chosen one are: with
+    the arguments given here. A later ``set_params`` for the inferrer does not reach them, they
+    are ``group_inferrer__torchfeatureextractor__epoch_selector__...``.
+
+    The authors give no rule for the epoch that needs no group labels; "silhouette" is ours. A
+    high silhouette tells how well separated the clusters are, not what they are: on some data it
+    chooses a worse epoch than the first (``docs/fidelity.md``).
 
     References
     ----------
@@ -123,8 +143,22 @@ def make_spare(
         high_power=high_power,
         n_jobs=n_jobs,
     )
-    extractor = TorchFeatureExtractor(first, output="proba", device=first.device)
-    return BalancedRetrainer(module, group_inferrer=make_pipeline(extractor, inferrer), **params)
+    if epoch_selector == "silhouette":
+        epoch_selector = clone(inferrer)
+    elif isinstance(epoch_selector, str):
+        raise ValueError(
+            f"epoch_selector={epoch_selector!r}: use None, 'silhouette' or a function "
+            "(extractor, X, y) -> float."
+        )
+    extractor = TorchFeatureExtractor(
+        first, output="proba", epoch_selector=epoch_selector, device=first.device
+    )
+    return BalancedRetrainer(
+        module,
+        group_inferrer=make_pipeline(extractor, inferrer),
+        start_from="group_inferrer" if warm_start else "module",
+        **params,
+    )
 
 
 make_spare.preset = partial(from_preset, make_spare, _PRESETS)

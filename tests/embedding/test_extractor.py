@@ -13,11 +13,19 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import to_pil_image
 
-from skspurious import ERMClassifier, GroupedData, SpuriousGroupInferrer, TorchFeatureExtractor
+from skspurious import (
+    ERMClassifier,
+    GroupedData,
+    JTTClassifier,
+    SpuriousGroupInferrer,
+    TorchFeatureExtractor,
+)
+from skspurious.callbacks import Callback
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 6)).astype(np.float32)
@@ -194,6 +202,132 @@ def test_extractor_uses_a_frozen_classifier_as_it_is():
     # a clone, which a search makes, keeps it too
     again = clone(extractor).fit(X, Y)
     assert_array_equal(again.transform(X), extractor.transform(X))
+
+
+# --------------------------------------------------------------------------------------
+# The epoch whose network is kept
+
+
+def _early(**params):
+    params = {"lr": 0.1, "max_epochs": 4, "random_state": 0, **params}
+    return ERMClassifier(Net, train_transform=random_flip, batch_size=4, **params)
+
+
+def random_flip(batch):
+    """An augmentation that draws from torch's generator."""
+    return torch.where(torch.rand(len(batch), 1, 1, 1) < 0.5, batch.flip(-1), batch)
+
+
+IMAGE_LABELS = np.arange(20) % 2
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [([0.1, 0.9, 0.3, 0.5], 2), ([-1, -2, -2, -3], 1), ([0, 1, 1, 2], 4), ([0, 1, 1, 1], 2)],
+)
+def test_extractor_keeps_the_epoch_that_a_function_scores_highest(scores, best):
+    """The network is that of a training that ends there: looking at it changes nothing."""
+    seen = []
+
+    def selector(extractor, images, labels):
+        assert images is IMAGES
+        assert labels is IMAGE_LABELS
+        seen.append(extractor.transform(images))
+        return scores[len(seen) - 1]
+
+    extractor = TorchFeatureExtractor(_early(), output="logits", epoch_selector=selector)
+    extractor.fit(IMAGES, IMAGE_LABELS)
+    for epoch, Z in enumerate(seen, start=1):
+        plain = TorchFeatureExtractor(_early(max_epochs=epoch), output="logits")
+        assert_array_equal(Z, plain.fit_transform(IMAGES, IMAGE_LABELS))
+        assert plain.epoch_scores_ is None
+    assert_array_equal(extractor.transform(IMAGES), seen[best - 1])
+    assert_array_equal(extractor.epoch_scores_, scores)
+    assert extractor.estimator_.best_epoch_ == best
+    assert len(extractor.estimator_.history_) == 4
+    assert_array_equal(
+        extractor.estimator_.predict(IMAGES), extractor.transform(IMAGES).argmax(axis=1)
+    )
+
+
+def test_extractor_keeps_the_epoch_with_the_highest_silhouette():
+    """By hand: a training and a clustering for each number of epochs."""
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(300, 6)).astype(np.float32)
+    y = (X[:, 0] + X[:, 1] + rng.normal(size=300) > 0).astype(int)
+    inferrer = SpuriousGroupInferrer(method="spare", n_clusters=2, random_state=0)
+    early = ERMClassifier(lr=1.0, max_epochs=5, batch_size=16, random_state=0)
+    extractor = TorchFeatureExtractor(early, output="proba", epoch_selector=inferrer).fit(X, y)
+    by_hand = []
+    for n in range(1, 6):
+        Z = TorchFeatureExtractor(clone(early).set_params(max_epochs=n), output="proba")
+        by_hand.append(clone(inferrer).fit(Z.fit_transform(X, y), y).silhouette_.mean())
+    assert len(set(by_hand)) == 5
+    assert_array_equal(extractor.epoch_scores_, by_hand)
+    assert extractor.estimator_.best_epoch_ == np.argmax(by_hand) + 1 == 3
+    assert not hasattr(inferrer, "labels_")
+    scaled = make_pipeline(StandardScaler(), inferrer)
+    extractor.set_params(epoch_selector=scaled).fit(X, y)
+    assert len(extractor.epoch_scores_) == 5
+
+
+def test_extractor_counts_a_class_that_stays_whole_as_no_silhouette():
+    rng = np.random.default_rng(0)
+    X = np.r_[np.zeros((20, 2)), rng.normal(size=(20, 2))].astype(np.float32)
+    y = np.repeat([0, 1], 20)
+    inferrer = SpuriousGroupInferrer(n_clusters=2, random_state=0)
+    extractor = TorchFeatureExtractor(
+        ERMClassifier(max_epochs=1, random_state=0), epoch_selector=inferrer
+    )
+    found = clone(inferrer).fit(extractor.fit_transform(X, y), y)
+    assert np.isnan(found.silhouette_[0])
+    assert extractor.epoch_scores_ == [found.silhouette_[1] / 2]
+
+
+def test_extractor_with_an_epoch_selector_leaves_nothing_behind(tmp_path):
+    """Neither files nor callbacks; and it pickles, is cloned and fitted again."""
+    own = [Callback()]
+    inferrer = SpuriousGroupInferrer(n_clusters=2, random_state=0)
+    extractor = TorchFeatureExtractor(
+        ERMClassifier(max_epochs=3, callbacks=own, random_state=0),
+        epoch_selector=inferrer,
+        memmap_dir=tmp_path,
+    ).fit(X, Y)
+    assert list(tmp_path.iterdir()) == []
+    assert len(extractor.estimator_.callbacks) == 1
+    again = pickle.loads(pickle.dumps(extractor))
+    assert_array_equal(again.epoch_scores_, extractor.epoch_scores_)
+    fitted_again = clone(extractor).fit(X, Y)
+    assert_array_equal(fitted_again.epoch_scores_, extractor.epoch_scores_)
+    fitted_again.set_params(epoch_selector=None).fit(X, Y)
+    assert fitted_again.epoch_scores_ is None
+    assert fitted_again.estimator_.best_epoch_ is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, None, "high", [0.5]])
+def test_extractor_refuses_an_epoch_score_that_is_no_number(value):
+    extractor = TorchFeatureExtractor(ERMClassifier(), epoch_selector=lambda *_: value)
+    with pytest.raises(ValueError, match="must give a finite number"):
+        extractor.fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("module", "remedy"),
+    [
+        (nn.Linear(6, 2), "pass an unfitted classifier"),
+        (FrozenEstimator(ERMClassifier(max_epochs=1).fit(X, Y)), "pass an unfitted classifier"),
+        (JTTClassifier(), "trains in several stages"),
+        (ERMClassifier(checkpoint_dir="folder", random_state=0), "set the classifier's"),
+    ],
+)
+def test_extractor_says_where_there_are_no_epochs_to_choose_from(module, remedy):
+    extractor = TorchFeatureExtractor(module, epoch_selector=lambda *_: 0.0)
+    with pytest.raises(ValueError, match=remedy):
+        extractor.fit(X, Y)
+
+
+# --------------------------------------------------------------------------------------
+# More kinds of module
 
 
 def test_extractor_takes_a_torchvision_name():

@@ -23,6 +23,7 @@ from skspurious import (
     PrunedRetrainer,
     PruSCNetwork,
     make_george,
+    make_spare,
 )
 from skspurious._engine._callbacks import Callback
 
@@ -69,6 +70,14 @@ STAGED = {
     ),
     "pruned": partial(PrunedRetrainer, **SHARED, score_epochs=2),
     "george": partial(make_george, **SHARED, n_clusters=2),
+    "spare-epoch-by-silhouette": partial(
+        make_spare,
+        **SHARED,
+        n_clusters=2,
+        init_epochs=3,
+        epoch_selector="silhouette",
+        warm_start=True,
+    ),
     "prusc": partial(
         PruSCNetwork, **SHARED, n_clusters=2, mask_steps=10, mask_lr=0.3, mask_batch_size=8
     ),

@@ -187,6 +187,85 @@ def test_spare_second_stage_starts_anew(table):
     assert_allclose(parameters_of(built), parameters_of(plain), atol=1e-6)
 
 
+def test_spare_warm_start_goes_on_from_the_first_stage(table):
+    X, y, _ = table
+    first_stage = {"init_params": {"lr": 0.5, "max_epochs": 5}}
+    still = fast(lr=1e-9, warm_start=True, **first_stage).fit(X, y)
+    network = still.group_inferrer_[0].module_
+    assert_allclose(parameters_of(still), parameters_of(still.group_inferrer_[0]), atol=1e-6)
+    assert still.module_ is not network
+    # by hand: a balanced training of that network on those groups
+    clf = fast(lr=0.2, warm_start=True, **first_stage).fit(X, y)
+    inferrer = clf.group_inferrer_
+    assert torch.equal(parameters_of(inferrer[0]), parameters_of(still.group_inferrer_[0]))
+    carried = GroupedData(X, inferrer[-1].labels_, group_inferrer=inferrer)
+    params = {"lr": 0.2, "max_epochs": 2, "random_state": 0}
+    by_hand = BalancedRetrainer(network, **params).fit(carried, y)
+    assert torch.equal(parameters_of(by_hand), parameters_of(clf))
+    # an inferrer that comes with the samples has a network just as well
+    goes_on = BalancedRetrainer(start_from="group_inferrer", **params).fit(carried, y)
+    assert torch.equal(parameters_of(goes_on), parameters_of(clf))
+    assert not torch.equal(parameters_of(fast(lr=0.2, **first_stage).fit(X, y)), parameters_of(clf))
+
+
+def test_spare_warm_start_needs_a_first_stage(table):
+    X, y, group = table
+    with pytest.raises(ValueError, match="start_from='group_inferrer' needs a group inferrer"):
+        fast(warm_start=True).fit(X, y, sample_group=group)
+    clusters = BalancedRetrainer(
+        group_inferrer=SpuriousGroupInferrer(), start_from="group_inferrer"
+    )
+    with pytest.raises(ValueError, match="start_from='group_inferrer' needs a group inferrer"):
+        clusters.fit(X, y)
+
+
+def test_spare_clusters_the_epoch_with_the_highest_silhouette(table):
+    """By hand: SPARE with each number of epochs, and the best of their silhouettes."""
+    X, y, _ = table
+    noisy = {"init_params": {"lr": 2.0, "batch_size": 16}, "random_state": 2}
+    clf = fast(init_epochs=4, epoch_selector="silhouette", **noisy).fit(X, y)
+    extractor, inferrer = clf.group_inferrer_
+    seeds = {
+        "group_inferrer__torchfeatureextractor__module__random_state": (
+            extractor.module.random_state
+        ),
+        "group_inferrer__spuriousgroupinferrer__random_state": inferrer.random_state,
+    }
+    runs = [fast(init_epochs=n, **noisy).set_params(**seeds).fit(X, y) for n in (1, 2, 3, 4)]
+    silhouettes = [run.group_inferrer_[-1].silhouette_.mean() for run in runs]
+    assert_allclose(extractor.epoch_scores_, silhouettes, rtol=1e-6)
+    best = int(np.argmax(silhouettes))
+    assert extractor.estimator_.best_epoch_ == best + 1 == 3
+    assert torch.equal(parameters_of(runs[best].group_inferrer_[0]), parameters_of(extractor))
+    assert_array_equal(runs[best].group_inferrer_[-1].labels_, inferrer.labels_)
+    assert torch.equal(parameters_of(runs[best]), parameters_of(clf))
+    assert clf.used_group_labels_ == {"train": False, "validation": False}
+    again = pickle.loads(pickle.dumps(clone(clf).fit(X, y)))
+    assert torch.equal(parameters_of(again), parameters_of(clf))
+
+
+def test_spare_epoch_by_known_groups_says_that_it_used_them(table):
+    """The authors' way: the epoch whose smallest clusters hold most of the minority."""
+    X, y, group = table
+    recalls = []
+
+    def recall(extractor, X, y):
+        labels = SpuriousGroupInferrer("spare", random_state=0).fit(extractor.transform(X), y)
+        report = group_inference_report(group, labels.labels_, y)
+        recalls.append(report["recall"].min())
+        return recalls[-1]
+
+    clf = fast(init_epochs=3, epoch_selector=recall).fit(X, y)
+    assert len(recalls) == 3
+    assert clf.group_inferrer_[0].estimator_.best_epoch_ == np.argmax(recalls) + 1
+    assert clf.used_group_labels_ == {"train": False, "validation": True}
+
+
+def test_spare_refuses_an_unknown_epoch_selector():
+    with pytest.raises(ValueError, match="use None, 'silhouette' or a function"):
+        make_spare(epoch_selector="recall")
+
+
 def test_spare_second_stage_leaves_the_first_unchanged(table):
     X, y, _ = table
     one, many = (fast(max_epochs=n).fit(X, y).group_inferrer_ for n in (1, 5))
