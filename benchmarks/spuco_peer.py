@@ -23,7 +23,9 @@ load their batches in four worker processes. What is measured:
 - **evaluate**: the accuracy of each group of the test split, from the images to the table; that
   both tables are the same is checked;
 - **GroupDRO**: one epoch, from the making of the trainer and all of ``fit``: training alone, and
-  with the accuracy of each group of the validation split, by which both choose the best epoch;
+  with the accuracy of each group of the validation split, by which both choose the best epoch. For
+  scale: the network's own forward and backward passes alone, on one batch again and again, with
+  no data to fetch, no groups and no optimizer. No trainer of this network can be faster;
 - **ERM**: one epoch; that ours and the bare loop end with the same weights is checked. The bare
   loop is what one writes by hand, see ``bare_epoch``; it runs with the same fused SGD that we use
   and with SGD as torch makes it by default.
@@ -289,10 +291,34 @@ def measure_group_dro(args, train, dataset, valid, network, batch_size):
             "SpuCo": functools.partial(theirs, validates),
             "ours": functools.partial(ours, validates),
         }
+        if not validates:
+            n_steps = -(-len(train.target) // batch_size)
+            contestants["passes alone"] = functools.partial(
+                bare_passes, network, torch.from_numpy(train.data[:batch_size]), n_steps
+            )
         times = alternate(contestants, repeats=args.repeats)
         name = f"GroupDRO epoch{' with validation' if validates else ''}, batch size {batch_size}"
         rows.append(row(name, times, "SpuCo", ">= 2"))
+        if not validates:
+            rows.append(row(name, times, "passes alone", "", is_ours_first=True))
+            rows.append(
+                row(
+                    f"the most there is, batch size {batch_size}",
+                    times,
+                    "SpuCo",
+                    "",
+                    of="passes alone",
+                )
+            )
     return rows
+
+
+def bare_passes(network, images, n_steps):
+    """Forward and backward passes of the same batch; nothing is learned."""
+    network, inputs = copy.deepcopy(network).train(), images.float() / 255
+    for _ in range(n_steps):
+        network.zero_grad()
+        network(inputs).sum().backward()
 
 
 def bare_epoch(network, images, labels, batch_size, seed, fused):
@@ -344,13 +370,13 @@ def measure_erm(args, train, dataset, network, batch_size):
     ]
 
 
-def row(part, times, peer, target, note="", is_ours_first=False):
+def row(part, times, peer, target, note="", is_ours_first=False, of="ours"):
     """A row of the table: peer / ours, or ours / peer."""
-    ours, other = times["ours"], times[peer]
+    ours, other = times[of], times[peer]
     slow, fast = (ours, other) if is_ours_first else (other, ours)
     return [
         part,
-        f"ours / {peer}" if is_ours_first else f"{peer} / ours",
+        f"{of} / {peer}" if is_ours_first else f"{peer} / {of}",
         seconds(other.wall),
         seconds(ours.wall),
         str(ratio(slow.wall, fast.wall)),
