@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast, broadcast_object_list, get_int_from_env, reduce
+from joblib.parallel import get_active_backend
 from torch import Tensor, nn
 
 _AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -33,8 +34,12 @@ def is_launched_distributed() -> bool:
     """Whether this process is one of several, started by torchrun, accelerate or MPI.
 
     A single process leaves Accelerate's state alone: it belongs to the whole process, and a
-    user's own ``Accelerator`` would inherit our device.
+    user's own ``Accelerator`` would inherit our device. Inside a parallel loop of joblib, such as
+    a search with ``n_jobs=2``, a fit is alone too: other loops go on in an order of their own, and
+    whoever waited for them would wait for ever.
     """
+    if get_active_backend()[0].nesting_level > 0:
+        return False
     sizes = ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"]
     return get_int_from_env(sizes, 1) > 1
 

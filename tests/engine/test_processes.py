@@ -96,6 +96,15 @@ def test_fewer_validation_rows_than_processes(launch):
         _assert_same(results["one-validation-row"], one, rtol=1e-4, atol=1e-6)
 
 
+def test_fits_of_a_parallel_search_are_each_of_one_process(launch):
+    """They run side by side, in an order of their own, so they must not wait for each other."""
+    one = CASES["searched"](n_jobs=1)
+    for results in launch[:2]:
+        found = results["parallel-search"]
+        assert_allclose(found["scores"], one["scores"], rtol=0, atol=0)
+        _assert_same(found, one, rtol=1e-4, atol=1e-6)
+
+
 def test_processes_draw_their_own_augmentation(launch):
     first, second, _ = launch
     assert not torch.equal(first["noise"], second["noise"])

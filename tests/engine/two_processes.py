@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from skspurious import (
@@ -201,6 +202,15 @@ def _one_validation_row():
     return clf.fit(X, y, eval_set=(X[:1], y[:1]))
 
 
+def searched(n_jobs):
+    """A search that may run two fits at once; the last fit is shared by the processes again."""
+    (X, y, *_), _ = make_data()
+    search = GridSearchCV(ERMClassifier(**SHARED), {"lr": [1e-4, 0.3]}, cv=2, n_jobs=n_jobs)
+    search.fit(X, y)
+    scores = search.cv_results_["mean_test_score"].tolist()
+    return {"scores": scores, **learned(search.best_estimator_)}
+
+
 def main(folder):
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
@@ -210,6 +220,7 @@ def main(folder):
     results["rows-without-a-seed"] = _rows_without_a_seed(rank)
     results["batch-norm"] = learned(_batch_norm())
     results["one-validation-row"] = learned(_one_validation_row())
+    results["parallel-search"] = searched(n_jobs=2)
     noise = Noise()
     fit("erm", train_transform=noise, verbose=1)
     results["noise"] = noise.drawn[0]
