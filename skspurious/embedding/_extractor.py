@@ -230,7 +230,8 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         Raises
         ------
         TypeError
-            If ``module`` holds no torch network.
+            If ``module`` holds no torch network, or ``epoch_selector`` is an estimator that
+            finds no clusters.
         ValueError
             If ``epoch_selector`` has no epochs to choose from, or gives something else than a
             finite number.
@@ -280,8 +281,8 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
             problem = "nothing is trained here: pass an unfitted classifier as module"
         elif type(source)._train is not BaseTorchClassifier._train:
             problem = (
-                f"{type(source).__name__} trains in several stages: use one that trains once, "
-                "such as ERMClassifier"
+                f"{type(source).__name__} does not train in one plain run: use ERMClassifier or "
+                "BalancedRetrainer"
             )
         elif source.checkpoint_dir is not None:
             problem = (
@@ -310,6 +311,11 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         else:
             Z = self._extract(X)
             inferrer = last_step(clone(selector).fit(Z, y))
+            if not hasattr(inferrer, "silhouette_"):
+                raise TypeError(
+                    f"epoch_selector is a {type(inferrer).__name__}, which finds no clusters. Pass "
+                    "a SpuriousGroupInferrer or a function (extractor, X, y) -> float."
+                )
             score = np.where(inferrer.n_clusters_ > 1, inferrer.silhouette_, 0.0).mean()
             if isinstance(Z, np.memmap):
                 os.unlink(Z.filename)

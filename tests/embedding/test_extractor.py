@@ -311,12 +311,18 @@ def test_extractor_refuses_an_epoch_score_that_is_no_number(value):
         extractor.fit(X, Y)
 
 
+def test_extractor_refuses_an_estimator_that_finds_no_clusters():
+    extractor = TorchFeatureExtractor(ERMClassifier(), epoch_selector=LogisticRegression())
+    with pytest.raises(TypeError, match="LogisticRegression, which finds no clusters"):
+        extractor.fit(X, Y)
+
+
 @pytest.mark.parametrize(
     ("module", "remedy"),
     [
         (nn.Linear(6, 2), "pass an unfitted classifier"),
         (FrozenEstimator(ERMClassifier(max_epochs=1).fit(X, Y)), "pass an unfitted classifier"),
-        (JTTClassifier(), "trains in several stages"),
+        (JTTClassifier(), "use ERMClassifier or BalancedRetrainer"),
         (ERMClassifier(checkpoint_dir="folder", random_state=0), "set the classifier's"),
     ],
 )
