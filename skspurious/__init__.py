@@ -18,6 +18,7 @@ from skspurious.mitigation import (
     make_george,
     make_spare,
 )
+from skspurious.persistence import load_model, save_model
 
 __all__ = [
     "BalancedRetrainer",
@@ -34,9 +35,11 @@ __all__ = [
     "TorchFeatureExtractor",
     "__version__",
     "group_report",
+    "load_model",
     "make_george",
     "make_sample_group",
     "make_spare",
+    "save_model",
     "worst_group_accuracy",
     "worst_group_scorer",
 ]

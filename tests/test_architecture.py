@@ -25,6 +25,7 @@ ALLOWED = {
     "base": [*ENGINE, "metrics"],  # score is the worst-group accuracy
     "datasets": [*BELOW, "data"],
     "preprocessing": ["data"],
+    "persistence": [*ENGINE, "base", "_version"],
     "embedding": [*ENGINE, "base"],
     "group_inference": [*BELOW, "data"],
     "mitigation": [*ENGINE, "base", "embedding", "group_inference", "networks"],

@@ -75,16 +75,20 @@ def test_names_of_the_top_level():
         "TorchFeatureExtractor",
         "__version__",
         "group_report",
+        "load_model",
         "make_george",
         "make_sample_group",
         "make_spare",
+        "save_model",
         "worst_group_accuracy",
         "worst_group_scorer",
     }
 
 
 def test_names_of_the_top_level_are_the_objects_of_their_families():
-    homes = [importlib.import_module(n) for n in [*FAMILIES, "skspurious.data"]]
+    homes = [
+        importlib.import_module(n) for n in [*FAMILIES, "skspurious.data", "skspurious.persistence"]
+    ]
     for name in skspurious.__all__:
         if name == "__version__":
             continue

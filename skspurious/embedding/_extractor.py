@@ -269,12 +269,17 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
 
     def _adopt(self, module, X):
         """Make ``module`` the network that ``transform`` uses."""
-        self.module_ = self.estimator_.module_ = module
+        self.estimator_.module_ = module
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
         self._n_features_out = self._extract(X, is_probe=True).shape[1]
         return self
+
+    @property
+    def module_(self):
+        """The network, in evaluation mode."""
+        return self.estimator_.module_
 
     def _check_has_epochs(self, source, is_frozen):
         if is_frozen or not isinstance(source, BaseTorchClassifier):

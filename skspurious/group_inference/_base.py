@@ -259,11 +259,12 @@ class NeighborIndex:
         return np.sqrt(np.maximum(squared, 0.0)) * self.scale, position
 
     def __getstate__(self):
-        import faiss
-
-        return self.__dict__ | {"index": faiss.serialize_index(self.index)}
+        rows = self.index.reconstruct_n(0, self.index.ntotal)
+        return {"mean": self.mean, "scale": self.scale, "rows": rows}
 
     def __setstate__(self, state):
         import faiss
 
-        self.__dict__.update(state | {"index": faiss.deserialize_index(state["index"])})
+        self.mean, self.scale, rows = state["mean"], state["scale"], state["rows"]
+        self.index = faiss.IndexFlatL2(rows.shape[1])
+        self.index.add(rows)

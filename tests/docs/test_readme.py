@@ -51,7 +51,9 @@ def test_document_python_blocks_run_in_order(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     _, printed, _ = _run(name)
     assert len(printed) >= 2
-    assert not list(tmp_path.iterdir())  # nothing is left in the user's folder
+    saved = re.findall(r'save_model\(\w+, "(.+)"\)', _read(name))
+    # nothing else is left in the user's folder
+    assert [path.name for path in tmp_path.iterdir()] == saved
 
 
 def test_readme_first_example_is_the_label_free_search():
