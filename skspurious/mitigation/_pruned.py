@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from skspurious._engine._callbacks import Callback
 from skspurious._engine._loop import Objective, iterate_batches, place
-from skspurious._engine._modules import build_module, forward, last_linear
+from skspurious._engine._modules import forward, last_linear
 from skspurious._engine._optimizers import make_schedule
 from skspurious._engine._samplers import SubsetSampler, UniformSampler
 from skspurious.base import BaseTorchClassifier, last_step
@@ -905,14 +905,7 @@ def _check_fractions(fractions, prune_fraction):
 def _another_start(host, train, runtime, seed, run):
     """Seeds and network of a further run: a function of the first run's seed and its number."""
     *seeds, module_seed = np.random.default_rng([seed, run]).integers(2**31 - 1, size=3).tolist()
-    module = build_module(
-        host.module,
-        weights=host.weights,
-        module_params=host.module_params,
-        sample_shape=train.samples.sample_shape,
-        n_classes=len(host.classes_),
-        seed=module_seed,
-    )
+    module = host._initial_module(train, seed=module_seed)
     host._check_module(module, train, runtime)
     return seeds, module
 
