@@ -263,6 +263,7 @@ def test_arrays_of_any_type_come_back(table, path):
         "tensor": torch.arange(4, dtype=torch.bfloat16),
         "series": pd.Series([1, 2], index=["a", "b"], name="n"),
         "frame": pd.DataFrame({"x": [1, 2], 3: ["a", None]}, index=pd.Index([5, 6], name="i")),
+        "objects": pd.DataFrame({"a": ["x", "y"], "b": [1, 2]}, dtype=object),
         "type": np.dtype("float32"),
         "device": torch.device("cpu"),
         "folder": path.parent,
@@ -385,12 +386,21 @@ def test_an_unfitted_estimator_is_refused(path):
 # The file
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(table, path):
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(table, path, monkeypatch):
     clf = ERMClassifier(**FAST).fit(*table)
     save_model(clf, path)
     before = path.read_bytes()
     clf.note_ = object()
     with pytest.raises(TypeError):
+        save_model(clf, path)
+    del clf.note_
+
+    def fills_the_disk(tensors, part, metadata):
+        part.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(skspurious.persistence, "save_file", fills_the_disk)
+    with pytest.raises(OSError, match="No space"):
         save_model(clf, path)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
