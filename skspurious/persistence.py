@@ -226,6 +226,9 @@ class _Writer:
         array = np.asarray(value)
         node = {"scalar": True} if isinstance(value, np.generic) else {}
         if array.dtype.kind in "biuf" and array.dtype.itemsize <= 8:
+            if array.dtype.kind == "u":  # of which older versions of safetensors know uint8 alone
+                node["dtype"] = array.dtype.str
+                array = array.view(f"i{array.dtype.itemsize}")
             return node | {"array": self._add(torch.tensor(array), where)}
         if array.dtype.kind in "OU":
             items = [self.encode(v, f"{where}.{i}") for i, v in enumerate(array.ravel().tolist())]
@@ -239,7 +242,10 @@ class _Writer:
         columns = [value] if is_series else [column for _, column in value.items()]
         return {
             "frame": [self._array(c.to_numpy(), f"{where}.{c.name}") for c in columns],
-            "names": [self.encode(c.name, where) for c in columns],
+            "name": self.encode(value.name, where) if is_series else None,
+            "columns": None
+            if is_series
+            else self._array(value.columns.to_numpy(), f"{where}.columns"),
             "dtypes": [str(c.dtype) for c in columns],
             "index": self._array(value.index.to_numpy(), f"{where}.index"),
             "axes": [value.index.name, None if is_series else value.columns.name],
@@ -358,6 +364,7 @@ class _Reader:
 
     def _array(self, node):
         array = self.file.get_tensor(node["array"]).numpy()
+        array = array.view(node.get("dtype", array.dtype))
         return array[()] if "scalar" in node else array
 
     def _objects(self, node):
@@ -371,11 +378,10 @@ class _Reader:
         columns = {i: self.decode(column) for i, column in enumerate(node["frame"])}
         frame = pd.DataFrame(columns, index=self.decode(node["index"]))
         frame = frame.astype(dict(enumerate(node["dtypes"])))
-        names = [self.decode(name) for name in node["names"]]
         of_index, of_columns = node["axes"]
         if node["series"]:
-            return frame[0].rename(names[0]).rename_axis(of_index)
-        frame = frame.set_axis(names, axis=1) if names else frame
+            return frame[0].rename(self.decode(node["name"])).rename_axis(of_index)
+        frame = frame.set_axis(pd.Index(self.decode(node["columns"])), axis=1)
         return frame.rename_axis(index=of_index, columns=of_columns)
 
     def _name(self, node):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
@@ -36,11 +37,13 @@ def _reference_objective(W, b, X, y, C, weight=None, penalty="l1"):
 
 def _sklearn(X, y, C, penalty, n_classes):
     if n_classes == 2 and penalty == "l1":  # liblinear; the large scaling frees the intercept
-        solver = {"solver": "liblinear", "intercept_scaling": 1e4, "l1_ratio": 1}
-    elif penalty == "l1":
-        solver = {"solver": "saga", "l1_ratio": 1}
+        solver = {"solver": "liblinear", "intercept_scaling": 1e4}
     else:
-        solver = {"solver": "newton-cg", "l1_ratio": 0}
+        solver = {"solver": "saga" if penalty == "l1" else "newton-cg"}
+    if tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8):
+        solver["penalty"] = penalty
+    else:
+        solver["l1_ratio"] = 1 if penalty == "l1" else 0
     model = LogisticRegression(C=C, tol=1e-9, max_iter=100_000, random_state=0, **solver)
     return model.fit(X.numpy(), y.numpy())
 
