@@ -453,7 +453,9 @@ def _find_class(name):
     module, _, qualname = name.partition(":")
     if module.partition(".")[0] in _PACKAGES:
         cls = getattr(importlib.import_module(module), qualname, None)
-        is_ours = module.startswith("skspurious.")
-        if isinstance(cls, type) and (is_ours or issubclass(cls, BaseEstimator)):
+        is_defined_there = isinstance(cls, type) and cls.__module__ == module
+        if is_defined_there and (
+            module.startswith("skspurious.") or issubclass(cls, BaseEstimator)
+        ):
             return cls
     raise ValueError(f"the file has a {name}, which is not read from files.")

@@ -434,6 +434,8 @@ def rewritten(path, change):
         {"object": "os:system", "state": []},
         {"object": "builtins:eval", "state": []},
         {"object": "skspurious.cli:main", "state": []},
+        {"object": "skspurious.persistence:Path", "state": []},  # only imported there
+        {"object": "skspurious.mitigation._spare:partial", "state": []},
         {"object": "sklearn.externals._packaging.version:Version", "state": []},
         {"object": "sklearnish.evil:Thing", "state": []},
         {"name": "os:system"},
