@@ -10,10 +10,9 @@ def cluster_class_counts(
     cluster: ArrayLike,
     label: ArrayLike,
     *,
-    n_clusters: int | None = None,
     n_classes: int | None = None,
 ) -> np.ndarray:
-    """Samples of every class in every cluster.
+    """Number of samples of every class in every cluster.
 
     Parameters
     ----------
@@ -21,18 +20,21 @@ def cluster_class_counts(
         Clusters 0 to n_clusters-1.
     label : array-like of shape (n_samples,), int
         Classes 0 to n_classes-1.
-    n_clusters : int, default=None
-        Number of clusters; None takes the largest code.
     n_classes : int, default=None
-        Number of classes; None takes the largest code.
+        Number of classes. None takes the largest code plus 1.
 
     Returns
     -------
     counts : ndarray of shape (n_clusters, n_classes), int64
+        Row k is cluster k and column c is class c, also where they have no samples.
+
+    Raises
+    ------
+    ValueError
+        If the two do not have one number for every sample, or there is no sample.
 
     Examples
     --------
-    >>> from skspurious.functional import cluster_class_counts
     >>> cluster_class_counts([0, 0, 0, 1], [0, 0, 1, 1])
     array([[2, 1],
            [0, 1]])
@@ -43,7 +45,8 @@ def cluster_class_counts(
             f"cluster has shape {cluster.shape} and label {label.shape}: give one of each for "
             "every sample."
         )
-    n_clusters = int(cluster.max()) + 1 if n_clusters is None else n_clusters
+    # contingency_matrix of scikit-learn leaves out codes without samples, and rows would move up.
+    n_clusters = int(cluster.max()) + 1
     n_classes = int(label.max()) + 1 if n_classes is None else n_classes
     counts = np.bincount(cluster * n_classes + label, minlength=n_clusters * n_classes)
     return counts.reshape(n_clusters, n_classes)
@@ -66,7 +69,6 @@ def mixed_cells(counts: np.ndarray, *, min_cell_size: int = 1) -> np.ndarray:
     Examples
     --------
     >>> import numpy as np
-    >>> from skspurious.functional import mixed_cells
     >>> mixed_cells(np.array([[9, 2, 0], [0, 5, 0], [4, 4, 4]]))
     array([[ True,  True, False],
            [False, False, False],
@@ -85,16 +87,18 @@ def balanced_rows(
     min_cell_size: int = 1,
     max_cell_size: int | None = None,
 ) -> np.ndarray:
-    """Rows of a set in which no class is more frequent than another.
+    """Choose rows so that clusters say nothing about the class.
 
-    A cell is a class in a cluster. "within_cluster" takes of each cluster with two classes or
-    more as many samples of every class as its smallest cell has, so that the cluster says
-    nothing about the class [1]_; clusters of one class are left out, but a class that has no
-    other clusters gets as many samples as the other classes have on average. "cell" takes the same
-    number of every cell, with repetitions where a cell has fewer: the median size of the cells,
-    unless ``max_cell_size`` is given. "random" takes no notice of the clusters: as many of each
-    class, at random, as "within_cluster" does on average, or as the smallest class has where
-    that finds nothing.
+    A cell is what a cluster has of one class. There are three ways to choose:
+
+    - "within_cluster" [1]_: of each cluster with two classes or more, every class gives as many
+      samples as the smallest cell of the cluster has. Clusters of one class are left out. A class
+      that is in no other cluster gives as many samples as the other classes do on average.
+    - "cell": every cell gives the same number, the median size of the cells unless
+      ``max_cell_size`` is given. A cell that has fewer gives some of its samples several times.
+    - "random", for comparison: clusters are ignored. Every class gives as many samples, at
+      random, as it does on average with "within_cluster"; where that finds none, as many as the
+      smallest class has.
 
     Parameters
     ----------
@@ -105,16 +109,21 @@ def balanced_rows(
     rng : numpy.random.Generator
         Draws the samples.
     balance : {"within_cluster", "cell", "random"}, default="within_cluster"
-        What is balanced.
+        How rows are chosen, see above.
     min_cell_size : int, default=1
         Fewest samples of a cell that counts.
     max_cell_size : int, default=None
-        Most samples that are taken of a cell.
+        Most samples that are taken of a cell. None sets no limit.
 
     Returns
     -------
     rows : ndarray, int64
         Sorted; none comes twice, except with "cell".
+
+    Raises
+    ------
+    ValueError
+        If ``balance`` is unknown, or cluster and label do not have one number for every sample.
 
     References
     ----------
@@ -124,7 +133,6 @@ def balanced_rows(
     Examples
     --------
     >>> import numpy as np
-    >>> from skspurious.functional import balanced_rows
     >>> cluster, label = np.repeat([0, 0, 1, 1, 2], [90, 10, 5, 45, 50]), np.repeat(
     ...     [0, 1, 0, 1, 0], [90, 10, 5, 45, 50]
     ... )

@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["contrastive_loss", "contrastive_losses", "contrastive_pairs"]
+__all__ = ["contrastive_losses", "contrastive_pairs"]
 
 
 def contrastive_pairs(
     label: Tensor, cluster: Tensor, *, negatives: str = "class"
 ) -> tuple[Tensor, Tensor]:
-    """Which samples attract and which repel each anchor.
+    """Tell which samples attract and which repel each anchor.
 
     Positives have the anchor's class and another cluster. Negatives share its cluster and have
     another class. A sample is never its own positive or negative.
@@ -22,17 +22,22 @@ def contrastive_pairs(
     cluster : int tensor of shape (n_samples,)
         Cluster codes.
     negatives : {"class", "cluster"}, default="class"
-        "cluster" takes all others of the anchor's cluster, also those of its class.
+        Which samples of the anchor's cluster repel it: those of other classes, or with "cluster"
+        all.
 
     Returns
     -------
     positive, negative : bool tensors of shape (n_samples, n_samples)
         Row i has the pairs of anchor i.
 
+    Raises
+    ------
+    ValueError
+        If ``negatives`` is unknown.
+
     Examples
     --------
     >>> import torch
-    >>> from skspurious.functional import contrastive_pairs
     >>> positive, negative = contrastive_pairs(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 0]))
     >>> positive.int().tolist()
     [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
@@ -60,13 +65,15 @@ def contrastive_losses(
 ) -> tuple[Tensor, Tensor]:
     r"""Supervised contrastive loss of every anchor.
 
-    With unit vectors :math:`z = h / \|h\|`, positives P and negatives N
-    (:func:`contrastive_pairs`), the loss of anchor i is [1]_
+    The positives P of an anchor are the samples of its class in other clusters; its negatives N
+    are the samples of its cluster in other classes. With unit vectors :math:`z = h / \|h\|` the
+    loss of anchor i is [1]_
 
     .. math:: \log \sum_{j \in P \cup N} e^{z_i \cdot z_j / t}
               - \frac{1}{|P|} \sum_{p \in P} z_i \cdot z_p / t.
 
-    It is low where classes lie together across clusters, and clusters fall apart by class.
+    It is low where samples of a class lie together although their clusters differ, and samples
+    of a cluster lie apart where their classes differ.
 
     Parameters
     ----------
@@ -79,14 +86,21 @@ def contrastive_losses(
     temperature : float, default=0.07
         t; the smaller, the more the nearest pairs count.
     negatives : {"class", "cluster"}, default="class"
-        See :func:`contrastive_pairs`.
+        Which samples of the anchor's cluster are its negatives: those of other classes, or with
+        "cluster" all.
 
     Returns
     -------
     losses : tensor of shape (n_samples,)
         0 where there is no pair of either kind.
     is_anchor : bool tensor of shape (n_samples,)
-        Whether the sample has a positive and a negative.
+        Whether the sample has a positive and a negative. The mean over these is the loss of the
+        batch.
+
+    Raises
+    ------
+    ValueError
+        If ``negatives`` is unknown.
 
     References
     ----------
@@ -117,49 +131,6 @@ def contrastive_losses(
         log_total = similarity.masked_fill(~counted, -torch.inf).logsumexp(1)
         attraction = (positive * similarity).sum(1) / n_positive.clamp(min=1)
         return torch.where(is_anchor, log_total - attraction, 0.0), is_anchor
-
-
-def contrastive_loss(
-    features: Tensor,
-    label: Tensor,
-    cluster: Tensor,
-    *,
-    temperature: float = 0.07,
-    negatives: str = "class",
-) -> Tensor:
-    """Mean of :func:`contrastive_losses` over the anchors that have pairs.
-
-    Parameters
-    ----------
-    features : float tensor of shape (n_samples, n_features)
-        Only their directions matter.
-    label : int tensor of shape (n_samples,)
-        Class codes.
-    cluster : int tensor of shape (n_samples,)
-        Cluster codes.
-    temperature : float, default=0.07
-        The smaller, the more the nearest pairs count.
-    negatives : {"class", "cluster"}, default="class"
-        See :func:`contrastive_pairs`.
-
-    Returns
-    -------
-    loss : tensor, a scalar
-        0, with a gradient of 0, where no anchor has pairs.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skspurious.functional import contrastive_loss
-    >>> label, cluster = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
-    >>> features = torch.nn.functional.one_hot(label).float()
-    >>> contrastive_loss(features, label, cluster, temperature=0.5)
-    tensor(0.1269)
-    """
-    losses, is_anchor = contrastive_losses(
-        features, label, cluster, temperature=temperature, negatives=negatives
-    )
-    return losses.sum() / is_anchor.sum().clamp(min=1)
 
 
 def _unit_rows(features: Tensor) -> Tensor:

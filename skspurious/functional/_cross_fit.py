@@ -4,8 +4,8 @@ import warnings
 
 import numpy as np
 
-from skspurious.functional._clustering import row_ids
 from skspurious.functional._error_set import stratified_folds
+from skspurious.functional._rows import distinct_rows, row_chunks, row_order
 
 __all__ = ["cross_fitted_logits", "fit_balanced_logistic"]
 
@@ -50,9 +50,11 @@ def fit_balanced_logistic(
     intercept[present] = 0.0
     if len(present) < 2:
         return coef, intercept
-    mean, std = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
+    mean, std = _mean_and_std(X)
     std[std <= 1e-12 * np.abs(mean)] = 1.0
-    rows = ((X - mean) / std).astype(X.dtype, copy=False)
+    rows = np.empty_like(X)
+    for part in row_chunks(*X.shape):
+        rows[part] = (X[part] - mean) / std
     model = LogisticRegression(C=C, class_weight="balanced", max_iter=1000)
     with warnings.catch_warnings():  # what 1000 iterations give will do
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -106,18 +108,30 @@ def cross_fitted_logits(
     >>> logits.argmax(axis=1) == y
     array([ True,  True,  True,  True,  True,  True, False])
     """
-    row_id = row_ids(X)
-    order = np.lexsort((y, row_id))
-    X, y, row_id = X[order], y[order], row_id[order]
+    order = row_order(X)
+    _, count = distinct_rows(X, order)
+    row_id = np.repeat(np.arange(len(count)), count)
+    order = order[np.lexsort((y[order], row_id))]  # copies by class, whatever their order was
     first = np.unique(row_id, return_index=True)[1]
-    fold = stratified_folds(_by_appearance(y[first]), n_folds, np.random.default_rng(random_state))
-    fold = fold[row_id]
+    strata = _by_appearance(y[order[first]])
+    fold = stratified_folds(strata, n_folds, np.random.default_rng(random_state))[row_id]
     logits = np.empty((len(X), n_classes))
     for k in np.unique(fold):
-        held_out = fold == k
-        coef, intercept = fit_balanced_logistic(X[~held_out], y[~held_out], n_classes, C=C)
-        logits[order[held_out]] = X[held_out] @ coef + intercept
+        rows, held_out = order[fold != k], order[fold == k]
+        coef, intercept = fit_balanced_logistic(X[rows], y[rows], n_classes, C=C)
+        for part in row_chunks(len(held_out), X.shape[1]):
+            logits[held_out[part]] = X[held_out[part]] @ coef + intercept
     return logits
+
+
+def _mean_and_std(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every feature, summed in float64."""
+    chunks = list(row_chunks(*X.shape))
+    if len(chunks) == 1:
+        return X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
+    mean = sum(X[part].sum(axis=0, dtype=np.float64) for part in chunks) / len(X)
+    variance = sum(((X[part] - mean) ** 2).sum(axis=0) for part in chunks) / len(X)
+    return mean, np.sqrt(variance)
 
 
 def _by_appearance(y: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
-from skspurious.functional._clustering import kmeans_1d
+from skspurious.functional._kmeans_1d import kmeans_1d
 from skspurious.functional._silhouette import silhouette_samples_1d
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "gradient_norms",
     "last_layer_gradient_norms",
     "loss_difficulty",
-    "margin_difficulty",
     "select_kept",
     "split_difficulty",
 ]
@@ -39,7 +38,7 @@ def el2n(logits: Tensor, label: Tensor) -> Tensor:
     Parameters
     ----------
     logits : tensor of shape (n_samples, n_classes)
-        Float.
+        Outputs of the network, before the softmax.
     label : tensor of shape (n_samples,), int64
         Class of every sample, 0 to n_classes-1.
 
@@ -69,7 +68,9 @@ def loss_difficulty(logits: Tensor, label: Tensor) -> Tensor:
     Parameters
     ----------
     logits : tensor of shape (n_samples, n_classes)
+        Outputs of the network, before the softmax.
     label : tensor of shape (n_samples,), int64
+        Class of every sample, 0 to n_classes-1.
 
     Returns
     -------
@@ -83,42 +84,22 @@ def loss_difficulty(logits: Tensor, label: Tensor) -> Tensor:
     return F.cross_entropy(logits, label, reduction="none")
 
 
-def margin_difficulty(logits: Tensor, label: Tensor) -> Tensor:
-    """Largest logit of the other classes minus that of the label; positive where misread.
-
-    Parameters
-    ----------
-    logits : tensor of shape (n_samples, n_classes)
-    label : tensor of shape (n_samples,), int64
-
-    Returns
-    -------
-    score : tensor of shape (n_samples,)
-
-    Examples
-    --------
-    >>> margin_difficulty(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([0]))
-    tensor([-1.])
-    """
-    others = logits.scatter(1, label[:, None], -torch.inf).amax(1)
-    return others - logits.gather(1, label[:, None])[:, 0]
-
-
 def last_layer_gradient_norms(
     logits: Tensor, label: Tensor, embedding: Tensor, *, has_bias: bool = True
 ) -> Tensor:
-    r"""Norm of the gradient of each sample's loss in the last linear layer (GraNd there).
+    r"""Norm of the gradient of each sample's loss by the last layer's parameters (its GraNd).
 
-    The gradient of the weights is the outer product of :math:`p - y` with the layer's input, that
-    of the bias is :math:`p - y`: so no backward pass is needed.
+    The gradient by the weights is the outer product of :math:`p - y` with the layer's input, the
+    gradient by the bias is :math:`p - y`: so no backward pass is needed.
 
     Parameters
     ----------
     logits : tensor of shape (n_samples, n_classes)
-        What the layer gives.
+        Outputs of the layer.
     label : tensor of shape (n_samples,), int64
+        Class of every sample, 0 to n_classes-1.
     embedding : tensor of shape (n_samples, n_features)
-        What the layer is given.
+        Inputs of the layer.
     has_bias : bool, default=True
         Whether the layer has a bias.
 
@@ -137,14 +118,17 @@ def last_layer_gradient_norms(
 
 
 def gradient_norms(module: nn.Module, inputs: Any, label: Tensor) -> Tensor:
-    """Norm of the gradient of each sample's loss in all parameters that are trained (GraNd) [1]_.
+    """Norm of the gradient of each sample's loss by all trainable parameters (GraNd) [1]_.
 
     Parameters
     ----------
     module : nn.Module
-        Used in the mode that it is in; evaluation mode makes samples independent.
+        The network, in the mode in which it is to be used; in training mode, batch normalisation
+        makes the samples depend on each other.
     inputs : tensor or dict of tensors, with n_samples rows
+        Inputs of the network; a dict has them by the names of the network's arguments.
     label : tensor of shape (n_samples,), int64
+        Class of every sample, 0 to n_classes-1.
 
     Returns
     -------
@@ -186,7 +170,7 @@ def gradient_norms(module: nn.Module, inputs: Any, label: Tensor) -> Tensor:
 
 
 def forgetting_counts(correct: np.ndarray) -> np.ndarray:
-    """How often each sample was forgotten: right after one epoch and wrong after the next [1]_.
+    """Count how often each sample was forgotten: right after an epoch, wrong after the next [1]_.
 
     Parameters
     ----------
@@ -196,7 +180,7 @@ def forgetting_counts(correct: np.ndarray) -> np.ndarray:
     Returns
     -------
     count : ndarray of shape (n_samples,), int64
-        A sample that never was right gets n_epochs, more than can be forgotten.
+        A sample that was never right gets n_epochs, more than any other can have.
 
     References
     ----------
@@ -224,16 +208,16 @@ def select_kept(
     order: str = "hardest",
     random_state: int = 0,
 ) -> np.ndarray:
-    """Which samples are kept when a share of every stratum is pruned.
+    """Choose which samples are kept when a share of every stratum is pruned.
 
-    Of a stratum of n samples, ``ceil(fraction * n)`` are pruned. For one ``score`` and ``order``
-    the pruned sets are nested in the fraction; equal scores count as harder at the lower index,
-    so that the hardest and the easiest half have no sample in common.
+    Of a stratum of n samples, ``ceil(fraction * n)`` are pruned. A larger fraction prunes all that
+    a smaller one does. Among samples with equal scores the first counts as the hardest, so that
+    the hardest half and the easiest half have no sample in common.
 
     Parameters
     ----------
     score : ndarray of shape (n_samples,)
-        Difficulty; finite.
+        Difficulty of every sample, finite.
     fraction : float
         Share that is pruned, in [0, 1).
     stratum : ndarray of shape (n_samples,), int, default=None
@@ -247,6 +231,12 @@ def select_kept(
     Returns
     -------
     keep : ndarray of shape (n_samples,), bool
+
+    Raises
+    ------
+    ValueError
+        If a score is not finite, ``fraction`` is not in [0, 1), ``order`` is unknown, or
+        ``stratum`` does not have an id for every sample.
 
     Examples
     --------
@@ -296,14 +286,14 @@ class DifficultySplit(NamedTuple):
 def split_difficulty(score: np.ndarray) -> DifficultySplit:
     """Split samples into easy and hard ones by 2-means, and say how well they separate.
 
-    The silhouette is the mean over the two clusters, not over the samples: most scores of a
-    network that does well lie near 0, and their mean silhouette is high whatever the few others
-    do.
+    The silhouette is the mean over the two clusters, not over the samples. Most samples of a
+    network that does well have scores near 0; they would make the mean over samples high,
+    wherever the few others lie.
 
     Parameters
     ----------
     score : ndarray of shape (n_samples,)
-        Difficulty.
+        Difficulty of every sample.
 
     Returns
     -------

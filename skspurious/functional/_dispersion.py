@@ -3,6 +3,7 @@
 import numpy as np
 
 from skspurious.functional._clustering import squared_distances_to
+from skspurious.functional._rows import row_chunks
 
 __all__ = ["class_means", "find_dispersed"]
 
@@ -44,7 +45,7 @@ def class_means(
             f"y has no sample of class {np.argmin(size)}: number the classes that occur 0, 1, ..."
         )
     if sample_weight is None:
-        return np.stack([X[y == k].mean(axis=0, dtype=np.float64) for k in range(len(size))])
+        return np.stack([_mean_of(X, np.flatnonzero(y == k)) for k in range(len(size))])
     weight = np.asarray(sample_weight, dtype=np.float64)
     total = np.bincount(y, weights=weight)
     if (total <= 0).any():
@@ -56,6 +57,14 @@ def class_means(
             part = rows[start : start + _CHUNK]
             means[k] += weight[part] @ X[part].astype(np.float64)
     return means / total[:, None]
+
+
+def _mean_of(X: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Mean of some of the rows, in float64."""
+    total = np.zeros(X.shape[1])
+    for part in row_chunks(len(rows), X.shape[1]):
+        total = total + X[rows[part]].sum(axis=0, dtype=np.float64)
+    return total / len(rows)
 
 
 def find_dispersed(
@@ -84,8 +93,8 @@ def find_dispersed(
     Returns
     -------
     dispersed : ndarray of shape (n_samples,), bool
-        Nearest mean in Euclidean distance differs from the own class; the lowest class wins a
-        tie.
+        Whether the nearest class mean, in Euclidean distance, is that of another class; of equally
+        near ones the lowest class counts.
     means : ndarray of shape (n_classes, n_features), float64
         The class means used.
 

@@ -25,7 +25,6 @@ def class_margins(logits: Tensor, y: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skspurious.functional import class_margins
     >>> class_margins(torch.tensor([[2.0, 0.5, 1.0], [2.0, 0.5, 1.0]]), torch.tensor([0, 1]))
     tensor([ 1.0000, -1.5000])
     """
@@ -44,6 +43,7 @@ def stratified_folds(
     strata : array-like of shape (n_samples,)
         Stratum of each sample, for instance the class. A small one misses some folds.
     n_folds : int
+        Number of folds.
     rng : numpy.random.Generator
         Decides which samples of a stratum go where.
 
@@ -55,7 +55,6 @@ def stratified_folds(
     Examples
     --------
     >>> import numpy as np
-    >>> from skspurious.functional import stratified_folds
     >>> fold = stratified_folds([0, 0, 0, 0, 1, 1], 2, np.random.default_rng(0))
     >>> np.bincount(fold[:4]), np.bincount(fold[4:])
     (array([2, 2]), array([1, 1]))

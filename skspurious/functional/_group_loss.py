@@ -6,15 +6,25 @@ All are segment sums: nothing loops over groups, and nothing waits for the devic
 import torch
 from torch import Tensor
 
+__all__ = [
+    "adjusted_group_loss",
+    "cvar_group_weights",
+    "group_coefficients",
+    "group_mean_losses",
+    "group_sums",
+    "update_group_weights",
+]
+
 
 def group_sums(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
-    """Sum of the values of each group.
+    """Add up the values of each group.
 
     Parameters
     ----------
     values : tensor of shape (..., n_samples)
+        What to add, such as losses. Leading axes are kept.
     group : int64 tensor of shape (n_samples,)
-        Ids from 0 to n_groups-1.
+        Group of every sample, ids from 0 to n_groups-1.
     n_groups : int
         Number of groups.
 
@@ -59,7 +69,7 @@ def group_mean_losses(sums: Tensor, counts: Tensor) -> Tensor:
 
 
 def adjusted_group_loss(group_loss: Tensor, group_size: Tensor, adjustment: Tensor) -> Tensor:
-    """Group losses with the group adjustment, ``A_g = L_g + C_g / sqrt(n_g)``.
+    """Add the group adjustment to the losses of the groups, ``A_g = L_g + C_g / sqrt(n_g)``.
 
     Parameters
     ----------
@@ -68,7 +78,7 @@ def adjusted_group_loss(group_loss: Tensor, group_size: Tensor, adjustment: Tens
     group_size : tensor of shape (n_groups,)
         Training samples of each group.
     adjustment : tensor of shape (n_groups,)
-        ``C_g``.
+        ``C_g``: how much more a small group's loss counts.
 
     Returns
     -------
@@ -87,23 +97,24 @@ def adjusted_group_loss(group_loss: Tensor, group_size: Tensor, adjustment: Tens
 
 
 def update_group_weights(log_q: Tensor, adjusted_loss: Tensor, step_size: float) -> Tensor:
-    """``q_g <- q_g exp(eta A_g)``, renormalised: exponentiated gradient ascent in log space.
+    """Make the weights of groups with a high loss larger: ``q_g <- q_g exp(eta A_g)``, normalised.
 
-    In log space a group that has lagged for long can come back; a float32 probability would
-    have underflowed to an exact zero.
+    This is exponentiated gradient ascent. The weights are kept as logarithms, so that a group
+    whose weight has become tiny can come back; as a float32 number it would be exactly zero.
 
     Parameters
     ----------
     log_q : tensor of shape (n_groups,)
         Logarithm of the group weights.
     adjusted_loss : tensor of shape (n_groups,)
-        ``A_g``.
+        ``A_g``, as :func:`adjusted_group_loss` gives it.
     step_size : float
         ``eta``.
 
     Returns
     -------
     log_q : tensor of shape (n_groups,)
+        Logarithm of the new group weights, which sum to 1.
 
     Examples
     --------
@@ -117,29 +128,26 @@ def update_group_weights(log_q: Tensor, adjusted_loss: Tensor, step_size: float)
     return torch.log_softmax(log_q + step_size * adjusted_loss, dim=0)
 
 
-def cvar_group_weights(
-    adjusted_loss: Tensor, group_size: Tensor, alpha: float, floor: float = 0.0
-) -> Tensor:
-    """Group weights whose mean loss is the worst over any share ``alpha`` of the samples.
+def cvar_group_weights(adjusted_loss: Tensor, group_size: Tensor, alpha: float) -> Tensor:
+    """Put all weight on the groups of highest loss that make up a share ``alpha`` of the samples.
 
-    The maximum of ``sum_g q_g A_g`` over distributions with ``q_g <= (n_g / n) / alpha``: groups
-    take what they may in the order of their losses, until all weight is given. It is the
-    conditional value at risk, at the level of groups.
+    The weights maximise ``sum_g q_g A_g`` over distributions with ``q_g <= (n_g / n) / alpha``: in
+    the order of their losses, groups get the most that they may, until all weight is given. The
+    maximum is the conditional value at risk (CVaR) of the group losses.
 
     Parameters
     ----------
     adjusted_loss : tensor of shape (n_groups,)
-        ``A_g``.
+        ``A_g``, as :func:`adjusted_group_loss` gives it.
     group_size : tensor of shape (n_groups,)
         Training samples of each group, ``n_g``.
     alpha : float
         Share of the samples, in (0, 1]; with 1 the weights are the shares of the groups.
-    floor : float, default=0.0
-        Share of the weight that all groups get by their sizes.
 
     Returns
     -------
     q : tensor of shape (n_groups,)
+        Group weights, which sum to 1.
 
     Examples
     --------
@@ -152,12 +160,11 @@ def cvar_group_weights(
     order = adjusted_loss.argsort(descending=True, stable=True)
     most = share[order] / alpha
     taken = most.cumsum(0) - most  # by the groups before
-    q = torch.zeros_like(most).scatter_(0, order, torch.minimum(most, (1 - taken).clamp(min=0)))
-    return floor * share + (1 - floor) * q
+    return torch.zeros_like(most).scatter_(0, order, torch.minimum(most, (1 - taken).clamp(min=0)))
 
 
 def group_coefficients(group: Tensor, weight: Tensor, q: Tensor, counts: Tensor) -> Tensor:
-    """What each sample's loss counts in ``sum_g q_g L_g``: ``w_i q_{g_i} / n_{g_i}``.
+    """Coefficient of each sample's loss in ``sum_g q_g L_g``: ``w_i q_{g_i} / n_{g_i}``.
 
     Parameters
     ----------
@@ -173,12 +180,11 @@ def group_coefficients(group: Tensor, weight: Tensor, q: Tensor, counts: Tensor)
     Returns
     -------
     coefficients : tensor of shape (n_samples,)
-        Of each group with samples in the batch, they sum to its q.
+        For each group with samples in the batch, they sum to its q.
 
     Examples
     --------
     >>> import torch
-    >>> from skspurious.functional import group_coefficients
     >>> losses, group = torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 0, 1])
     >>> q, counts = torch.tensor([0.25, 0.75]), torch.tensor([2.0, 1.0])
     >>> coefficients = group_coefficients(group, torch.ones(3), q, counts)

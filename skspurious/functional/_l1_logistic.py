@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["LogisticHeads", "fit_l1_logistic", "logistic_optimality"]
+__all__ = ["LogisticHeads", "fit_l1_logistic"]
 
 # Iterations between two looks at the optimality conditions.
 _CHECK_EVERY = 10
@@ -14,15 +14,18 @@ _RELAX = 0.95
 
 
 class LogisticHeads(NamedTuple):
-    """Fitted heads; for two classes one row each, the logit of the second class.
+    """Fitted heads. Of two classes a head has one row, which gives the logit of the second.
 
     Attributes
     ----------
     coef : tensor of shape (n_heads, n_rows, n_features)
+        Weights.
     intercept : tensor of shape (n_heads, n_rows)
+        Intercepts.
     violation : tensor of shape (n_heads,)
-        How far from the optimality conditions.
+        How far the head is from the optimality conditions.
     n_iter : tensor of shape (n_heads,), int64
+        Iterations that the head took.
 
     Examples
     --------
@@ -79,8 +82,8 @@ def fit_l1_logistic(
     start : LogisticHeads, default=None
         Where to start, such as the heads of the next smaller ``C``; None is zero.
     tol : float, default=1e-3
-        A head is done when its violation of the optimality conditions, see
-        :func:`logistic_optimality`, is at most this.
+        A head is done when its violation of the optimality conditions, see the Notes, is at most
+        this.
     max_iter : int, default=5000
         Largest number of iterations.
 
@@ -101,6 +104,12 @@ def fit_l1_logistic(
     Accelerated proximal gradient descent (FISTA) [1]_ on all heads at once, two matrix products
     an iteration. The step of each head follows the curvature that it meets, and its momentum
     starts anew when it points uphill [2]_. Heads that are done leave the batch.
+
+    With g the gradient of the second term, an L1-penalised head is optimal where
+    :math:`g_j = -\operatorname{sign}(w_j)` for weights that are not 0, :math:`|g_j| \le 1` for
+    those that are, and :math:`g = 0` for the intercept; with the L2 penalty where
+    :math:`g_j = -w_j`. The violation is the largest deviation, for L2 as a share of the largest
+    gradient at zero weights.
 
     References
     ----------
@@ -150,60 +159,6 @@ def fit_l1_logistic(
                     break
         state.step(problem)
     return fitted
-
-
-def logistic_optimality(
-    heads: LogisticHeads,
-    X: Tensor,
-    y: Tensor,
-    *,
-    C: Tensor | float,
-    n_classes: int,
-    sample_weight: Tensor | None = None,
-    penalty: str = "l1",
-) -> Tensor:
-    r"""How far heads are from the optimality (KKT) conditions of their objective.
-
-    With g the gradient of ``C * sum`` of the losses, an L1-penalised head is optimal where
-    :math:`g_j = -\operatorname{sign}(w_j)` for weights that are not 0, :math:`|g_j| \le 1` for
-    those that are, and :math:`g = 0` for the intercept; with the L2 penalty where
-    :math:`g_j = -w_j`.
-
-    Parameters
-    ----------
-    heads : LogisticHeads
-        Only ``coef`` and ``intercept`` are looked at.
-    X : tensor of shape (n_samples, n_features)
-        Features.
-    y : tensor of shape (n_samples,), int64
-        Classes 0 to n_classes-1.
-    C : float or tensor of shape (n_heads,)
-        Inverse strength of the penalty.
-    n_classes : int
-        At least 2.
-    sample_weight : tensor of shape (n_heads, n_samples), default=None
-        Weight of each row for each head.
-    penalty : {"l1", "l2"}, default="l1"
-        Penalty of the weights.
-
-    Returns
-    -------
-    violation : tensor of shape (n_heads,)
-        The largest deviation; for L2 as a share of the largest gradient at zero weights.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skspurious.functional import fit_l1_logistic, logistic_optimality
-    >>> X, y = torch.eye(4).double(), torch.tensor([0, 1, 0, 1])
-    >>> heads = fit_l1_logistic(X, y, C=5.0, n_classes=2, tol=1e-6)
-    >>> bool(logistic_optimality(heads, X, y, C=5.0, n_classes=2) < 1e-6)
-    True
-    """
-    C, weight = _check_heads(X, y, C, n_classes, sample_weight)
-    problem = _Problem(X, _targets(y, n_classes, X.dtype), (C[:, None] * weight).T, penalty)
-    state = _State.start(problem, heads)
-    return problem.violation(state.W, state.F)
 
 
 class _Problem:

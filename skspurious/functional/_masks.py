@@ -6,38 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["hard_mask", "keep_probability", "mask_penalty", "sample_mask"]
+__all__ = ["hard_mask", "mask_penalty", "sample_mask"]
 
 _SMALLEST_DRAW = 1e-6  # uniform draws are kept away from 0 and 1 by this much
-
-
-def keep_probability(logits: Tensor, *, gate: str = "logit") -> Tensor:
-    r"""Probability that a weight is kept, from its mask logit.
-
-    ``gate="logit"`` is :math:`\sigma(\pi)`; ``gate="double_sigmoid"`` is
-    :math:`\sigma(\sigma(\pi))`, which never leaves (0.5, 0.731).
-
-    Parameters
-    ----------
-    logits : float tensor
-        One logit for each weight.
-    gate : {"logit", "double_sigmoid"}, default="logit"
-        What the noise of :func:`sample_mask` is added to: the logit, or its sigmoid.
-
-    Returns
-    -------
-    probability : tensor of the same shape
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skspurious.functional import keep_probability
-    >>> keep_probability(torch.tensor([0.0, 1.5]))
-    tensor([0.5000, 0.8176])
-    >>> keep_probability(torch.tensor([-20.0, 1.5, 20.0]), gate="double_sigmoid")
-    tensor([0.5000, 0.6937, 0.7311])
-    """
-    return torch.sigmoid(_gated(logits, gate))
 
 
 def sample_mask(
@@ -47,8 +18,8 @@ def sample_mask(
 
     With logistic noise :math:`g = \log u - \log(1 - u)` [1]_, the soft mask is
     :math:`s = \sigma((\ell + g) / \tau)`, where :math:`\ell` is the gated logit. The mask is
-    :math:`1[s > 1/2]`, and its gradient is that of s. So a weight is kept with
-    :func:`keep_probability`, whatever the temperature.
+    :math:`1[s > 1/2]`, and its gradient is that of s. So a weight is kept with probability
+    :math:`\sigma(\ell)`, whatever the temperature.
 
     Parameters
     ----------
@@ -57,7 +28,8 @@ def sample_mask(
     uniform : tensor of the same shape
         Uniform draws from [0, 1).
     gate : {"logit", "double_sigmoid"}, default="logit"
-        What the noise is added to.
+        What the noise is added to: the logit :math:`\pi`, or its sigmoid. With the sigmoid the
+        probability of being kept never leaves (0.5, 0.731).
     temperature : float, default=1.0
         :math:`\tau`; a smaller one makes the gradient of undecided weights larger.
 
@@ -65,6 +37,11 @@ def sample_mask(
     -------
     mask : tensor of the same shape
         Exactly 0 or 1.
+
+    Raises
+    ------
+    ValueError
+        If ``gate`` is unknown.
 
     References
     ----------
@@ -74,7 +51,6 @@ def sample_mask(
     Examples
     --------
     >>> import torch
-    >>> from skspurious.functional import sample_mask
     >>> logits = torch.tensor([1.5, 1.5, -1.5], requires_grad=True)
     >>> mask = sample_mask(logits, torch.tensor([0.5, 0.1, 0.5]))
     >>> mask.tolist()
@@ -107,7 +83,6 @@ def hard_mask(logits: Tensor, *, min_density: float = 0.0) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skspurious.functional import hard_mask
     >>> hard_mask(torch.tensor([-0.1, 0.0, 0.1]))
     tensor([False,  True,  True])
     >>> hard_mask(torch.tensor([-0.1, -0.2, -0.3, -0.4]), min_density=0.3)
@@ -123,7 +98,7 @@ def hard_mask(logits: Tensor, *, min_density: float = 0.0) -> Tensor:
 
 
 def mask_penalty(logits: Sequence[Tensor], *, penalty: str = "density") -> Tensor:
-    r"""What makes masks sparse.
+    r"""Penalty on masks: the smaller, the fewer weights they keep.
 
     Parameters
     ----------
@@ -138,10 +113,14 @@ def mask_penalty(logits: Sequence[Tensor], *, penalty: str = "density") -> Tenso
     -------
     penalty : tensor, a scalar
 
+    Raises
+    ------
+    ValueError
+        If ``penalty`` is unknown.
+
     Examples
     --------
     >>> import torch
-    >>> from skspurious.functional import mask_penalty
     >>> layers = [torch.zeros(3), torch.tensor([2.0])]
     >>> mask_penalty(layers), mask_penalty(layers, penalty="logit_sum")
     (tensor(0.5952), tensor(2.))

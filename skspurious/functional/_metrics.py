@@ -10,7 +10,7 @@ __all__ = ["adjusted_mean", "group_counts", "group_means", "wilson_interval"]
 def group_counts(
     group: ArrayLike, n_groups: int, *, sample_weight: ArrayLike | None = None
 ) -> NDArray[np.float64]:
-    """Number of samples of each group, or the sum of their weights.
+    """Count the samples of each group, or add up their weights.
 
     Parameters
     ----------
@@ -67,6 +67,11 @@ def group_means(
     -------
     means : ndarray of shape (n_groups,), dtype float64
 
+    Raises
+    ------
+    ValueError
+        If an index lies outside 0 to ``n_groups - 1``.
+
     Examples
     --------
     >>> from skspurious.functional import group_means
@@ -85,7 +90,7 @@ def group_means(
 
 
 def adjusted_mean(group_mean: ArrayLike, group_weight: ArrayLike) -> float:
-    r"""Mean of group means under given group weights.
+    r"""Average the means of the groups under given group weights.
 
     :math:`\sum_g w_g m_g / \sum_g w_g` over the groups with :math:`w_g > 0`.
 
@@ -108,7 +113,6 @@ def adjusted_mean(group_mean: ArrayLike, group_weight: ArrayLike) -> float:
 
     Examples
     --------
-    >>> from skspurious.functional import adjusted_mean
     >>> adjusted_mean([1.0, 0.5], [3, 1])
     0.875
     """
@@ -119,7 +123,7 @@ def adjusted_mean(group_mean: ArrayLike, group_weight: ArrayLike) -> float:
             f"group_weight must be finite, at least 0, and positive for some group; got {weight}."
         )
     counts = weight > 0
-    return float(np.sum(mean[counts] * weight[counts]) / np.sum(weight[counts]))
+    return float(np.average(mean[counts], weights=weight[counts]))
 
 
 def wilson_interval(
@@ -172,6 +176,7 @@ def wilson_interval(
     )
     if np.any(k < 0) or np.any(k > n):
         raise ValueError("n_success must be between 0 and n.")
+    # binomtest(...).proportion_ci(method="wilson") of SciPy takes one proportion at a time.
     z2 = float(ndtri((1 + confidence) / 2)) ** 2
     trials = np.where(n > 0, n, np.nan)
     p = k / trials

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from skspurious.functional._clustering import find_line, inner_products
+from skspurious.functional._rows import find_line
 
 __all__ = [
     "SilhouetteScore",
@@ -47,7 +47,6 @@ def silhouette_samples(
     X: np.ndarray,
     labels: np.ndarray,
     *,
-    metric: str = "euclidean",
     sample_count: np.ndarray | None = None,
     chunk_elements: int = 2**21,
     device: str = "cpu",
@@ -64,10 +63,6 @@ def silhouette_samples(
         The rows.
     labels : ndarray of shape (n_samples,) or (n_partitions, n_samples)
         Cluster of every row, ids 0..k-1. Several partitions share one pass over the distances.
-    metric : {"euclidean", "sqeuclidean"}, default="euclidean"
-        Distance. Squared distances need no pairs of samples: the mean squared distance to a
-        cluster is the squared distance to its mean plus its variance, so the cost is O(n k d).
-        Silhouettes of squared distances are higher than those of distances.
     sample_count : ndarray of shape (n_samples,), default=None
         How often each row counts; None is once.
     chunk_elements : int, default=2**21
@@ -95,13 +90,8 @@ def silhouette_samples(
     members = [_membership(label, count) for label in partitions]
     X = X.astype(np.float64)
     X = X - X.mean(axis=0)
-    if metric == "sqeuclidean":
-        sums = [_squared_distance_sums(X, member) for member in members]
-    elif metric == "euclidean":
-        stacked = _distance_sums(X, np.concatenate(members, axis=1), chunk_elements, device)
-        sums = np.split(stacked, np.cumsum([m.shape[1] for m in members])[:-1], axis=1)
-    else:
-        raise ValueError(f"metric={metric!r}: use 'euclidean' or 'sqeuclidean'.")
+    stacked = _distance_sums(X, np.concatenate(members, axis=1), chunk_elements, device)
+    sums = np.split(stacked, np.cumsum([m.shape[1] for m in members])[:-1], axis=1)
     result = [_coefficients(s, label, m) for s, label, m in zip(sums, partitions, members)]
     return np.stack(result).reshape(np.shape(labels))
 
@@ -149,6 +139,7 @@ def stratified_silhouette(
     X: np.ndarray,
     labels: np.ndarray,
     *,
+    sample_count: np.ndarray | None = None,
     n_per_cluster: int = 200,
     random_state: int = 0,
 ) -> SilhouetteScore:
@@ -165,6 +156,8 @@ def stratified_silhouette(
         The rows.
     labels : ndarray of shape (n_samples,)
         Cluster of every row, ids 0..k-1.
+    sample_count : ndarray of shape (n_samples,), default=None
+        How often each row counts; None is once.
     n_per_cluster : int, default=200
         Members drawn of every cluster, at least 2. The result is exact when no cluster is larger.
     random_state : int, default=0
@@ -175,6 +168,11 @@ def stratified_silhouette(
     -------
     score : SilhouetteScore
 
+    Raises
+    ------
+    ValueError
+        If ``n_per_cluster`` is below 2, or there is one cluster.
+
     Examples
     --------
     >>> X = np.array([[0.0], [1.0], [5.0], [6.0]])
@@ -183,9 +181,10 @@ def stratified_silhouette(
     """
     if n_per_cluster < 2:
         raise ValueError(f"n_per_cluster={n_per_cluster}: distances need at least 2.")
-    drawn = _draw_per_cluster(labels, n_per_cluster, random_state)
+    drawn = _draw_per_cluster(labels, sample_count, n_per_cluster, random_state)
     sample = silhouette_samples(X[drawn], labels[drawn])
-    return _summarize_sample(sample, labels[drawn], np.bincount(labels))
+    size = np.bincount(labels, weights=sample_count)
+    return _summarize_sample(sample, labels[drawn], size)
 
 
 def score_partitions(
@@ -207,7 +206,7 @@ def score_partitions(
     partitions : sequence of ndarray of shape (n_samples,)
         Cluster of every row, ids 0..k-1 with k > 1, in each partition.
     method : {"auto", "exact", "stratified"}, default="auto"
-        "exact" takes all pairs of rows, "stratified" a sample of every cluster. "auto" is exact
+        "exact" compares all pairs of rows, "stratified" a sample of every cluster. "auto" is exact
         where the rows lie on a line or are few enough, and stratified otherwise.
     sample_count : ndarray of shape (n_samples,), default=None
         How often each row counts; None is once.
@@ -222,6 +221,11 @@ def score_partitions(
     -------
     scores : list of SilhouetteScore, one for each partition
 
+    Raises
+    ------
+    ValueError
+        If ``method`` is unknown, or a partition has one cluster.
+
     Examples
     --------
     >>> X = np.array([[0.0], [1.0], [5.0], [6.0]])
@@ -234,18 +238,22 @@ def score_partitions(
     if not partitions:
         return []
     position = None if method == "stratified" else find_line(X)
-    labels = np.stack(partitions)
     if position is not None:
+        labels = np.stack(partitions)
         samples = silhouette_samples_1d(position, labels, sample_count=sample_count)
     elif method == "exact" or (method == "auto" and _is_affordable(X, device)):
+        labels = np.stack(partitions)
         samples = silhouette_samples(X, labels, sample_count=sample_count, device=device)
     else:
-        if sample_count is not None:
-            row = np.repeat(np.arange(len(X)), sample_count)
-            X, labels = X[row], labels[:, row]
         return [
-            stratified_silhouette(X, label, n_per_cluster=n_per_cluster, random_state=random_state)
-            for label in labels
+            stratified_silhouette(
+                X,
+                label,
+                sample_count=sample_count,
+                n_per_cluster=n_per_cluster,
+                random_state=random_state,
+            )
+            for label in partitions
         ]
     count = _check_count(sample_count, len(X))
     return [_summarize_exact(sample, label, count) for sample, label in zip(samples, labels)]
@@ -301,8 +309,7 @@ def mean_silhouettes(
     elif method == "exact" or (method == "auto" and _is_affordable(X, device)):
         sample = silhouette_samples(X, labels, sample_count=sample_count, device=device)
     else:
-        row = np.repeat(np.arange(len(X)), count.astype(np.int64))
-        drawn = row[_draw_per_cluster(part[row], n_per_cluster, random_state)]
+        drawn = _draw_per_cluster(part, count, n_per_cluster, random_state)
         size = np.bincount(part, weights=count)
         X, labels, part = X[drawn].astype(np.float64), labels[:, drawn], part[drawn]
         count = (size / np.bincount(part))[part]
@@ -329,13 +336,20 @@ def _is_affordable(X: np.ndarray, device: str) -> bool:
     ] <= _MAX_PRODUCTS.get(kind, _MAX_PRODUCTS["cpu"])
 
 
-def _draw_per_cluster(labels: np.ndarray, n_per_cluster: int, random_state: int) -> np.ndarray:
+def _draw_per_cluster(
+    labels: np.ndarray, sample_count: np.ndarray | None, n_per_cluster: int, random_state: int
+) -> np.ndarray:
     """Rows drawn of every cluster: so many, or all where there are fewer."""
+    row = None
+    if sample_count is not None and sample_count.max() > 1:
+        row = np.repeat(np.arange(len(labels)), np.asarray(sample_count, dtype=np.int64))
+        labels = labels[row]
     size = np.bincount(labels)
     key = np.random.default_rng(random_state).random(len(labels))
     order = np.lexsort((key, labels))
     rank = np.arange(len(labels)) - np.repeat(np.cumsum(size) - size, size)
-    return order[rank < n_per_cluster]
+    drawn = order[rank < n_per_cluster]
+    return drawn if row is None else row[drawn]
 
 
 def _check_count(sample_count: np.ndarray | None, n_samples: int) -> np.ndarray:
@@ -376,17 +390,6 @@ def _distance_sums(
         distance[:, start:].fill_diagonal_(0.0)  # exactly, where rounding leaves a trace
         sums[start : start + step] = distance @ columns
     return sums.cpu().numpy()
-
-
-def _squared_distance_sums(X: np.ndarray, member: np.ndarray) -> np.ndarray:
-    """Sum of the squared distances of every row to the members of every cluster."""
-    size = np.maximum(member.sum(axis=0), 1.0)
-    center = (member.T @ X) / size[:, None]
-    norm = np.einsum("ij,ij->i", X, X)
-    center_norm = np.einsum("ij,ij->i", center, center)
-    spread = (member.T @ norm) / size - center_norm
-    squared = norm[:, None] + center_norm - 2.0 * inner_products(X, center)
-    return np.maximum(squared + spread, 0.0) * size
 
 
 def _coefficients(

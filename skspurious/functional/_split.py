@@ -7,14 +7,14 @@ __all__ = ["balanced_subset", "stratified_split"]
 
 
 def balanced_subset(group: ArrayLike, rng: np.random.Generator) -> NDArray[np.int64]:
-    """As many rows of every group that occurs as the smallest of them has.
+    """Choose as many rows of every group as the smallest group has.
 
     Parameters
     ----------
     group : array-like of shape (n_samples,), int
-        Ids from 0; ids that do not occur are left out.
+        Group of every row, ids from 0. Ids that do not occur count as no group.
     rng : numpy.random.Generator
-        Decides which rows of a group are kept: without replacement, all equally likely.
+        Decides which rows of a group are chosen: without replacement, all equally likely.
 
     Returns
     -------
@@ -69,7 +69,8 @@ def stratified_split(
     A stratum of n samples gives ``fraction * n`` of them to validation, rounded so that the
     total is right (largest remainders), but at least 1 and at most n - 1. A stratum with one
     sample stays in training. So with many tiny strata the validation part is larger than
-    ``fraction``, with many singletons smaller.
+    ``fraction``, with many singletons smaller. scikit-learn's ``StratifiedShuffleSplit`` refuses
+    strata of one sample, and may leave small ones out of a side.
 
     Examples
     --------

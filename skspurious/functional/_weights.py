@@ -30,12 +30,18 @@ def sampling_probabilities(
         Class of every group. Given, the probabilities are scaled inside each class so that all
         classes (that have samples) get the same mass; None scales all of them together.
     n_groups : int, default=None
-        Number of groups; None takes the largest id. Groups without samples are allowed.
+        Number of groups. None takes the largest id plus 1. Groups without samples are allowed.
 
     Returns
     -------
     probability : ndarray of shape (n_samples,), float64
         Sums to 1.
+
+    Raises
+    ------
+    ValueError
+        If there is no sample, an id is not below ``n_groups``, or ``power`` or ``group_class`` do
+        not have one value for each group.
 
     References
     ----------

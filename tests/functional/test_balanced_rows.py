@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from skspurious.functional import balanced_rows, cluster_class_counts, mixed_cells
+from skspurious.functional._balanced_rows import balanced_rows, cluster_class_counts, mixed_cells
 
 fidelity = pytest.mark.fidelity
 
@@ -28,8 +28,8 @@ def _counts_of(rows, cluster, label, shape=COUNTS.shape):
 
 def test_counts_by_hand():
     assert_array_equal(
-        cluster_class_counts([2, 0, 0, 2, 2], [1, 0, 0, 0, 1], n_clusters=4, n_classes=3),
-        [[2, 0, 0], [0, 0, 0], [1, 2, 0], [0, 0, 0]],
+        cluster_class_counts([2, 0, 0, 2, 2], [1, 0, 0, 0, 1], n_classes=3),
+        [[2, 0, 0], [0, 0, 0], [1, 2, 0]],
     )
     assert_array_equal(cluster_class_counts(*_samples(COUNTS)), COUNTS)
 
@@ -114,7 +114,7 @@ def test_the_generator_alone_decides(balance):
 
 def test_every_sample_of_a_large_cell_can_be_drawn():
     cluster, label = _samples(np.array([[30, 5], [5, 5]]))
-    seen = [balanced_rows(cluster, label, np.random.default_rng(s)) for s in range(40)]
+    seen = [balanced_rows(cluster, label, np.random.default_rng(s)) for s in range(150)]
     assert len(np.unique(np.concatenate(seen))) == len(label)
 
 

@@ -9,14 +9,13 @@ from sklearn.cluster import KMeans
 
 from skspurious.functional._clustering import (
     assign_nearest,
-    find_line,
-    kmeans_1d,
     kmeans_centers,
     merge_small_clusters,
     seed_centers,
     squared_distances_to,
-    unique_rows,
 )
+from skspurious.functional._kmeans_1d import kmeans_1d
+from skspurious.functional._rows import find_line, row_ids, unique_rows
 
 
 def _inertia(X, centers):
@@ -44,6 +43,23 @@ def test_unique_rows_do_not_depend_on_the_order():
     again, _, count_again = unique_rows(X[rng.permutation(60)])
     assert_array_equal(again, rows)
     assert_array_equal(count_again, count)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_unique_rows_are_ordered_as_numbers(dtype):
+    values = np.array([-np.inf, -300, -1.5, -1e-40, 0, 1e-40, 0.1, 1, 256, 257, np.inf], dtype)
+    rows = np.random.default_rng(0).choice(values, size=(200, 3))
+    expected = np.array(sorted({tuple(row) for row in rows.tolist()}), dtype)
+    assert_array_equal(unique_rows(rows)[0], expected)
+    assert_array_equal(expected[row_ids(rows)], rows)
+
+
+def test_last_bits_do_not_move_rows():
+    """Drawn seeds and folds follow this order: they must not change with the processor."""
+    X = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+    other = np.nextafter(X, np.random.default_rng(1).choice([-9, 9], size=X.shape), dtype=X.dtype)
+    assert (other != X).all()
+    assert_array_equal(row_ids(X), row_ids(other))
 
 
 def test_unique_rows_take_minus_zero_for_zero():

@@ -16,11 +16,10 @@ from skspurious.functional import (
     forgetting_counts,
     gradient_norms,
     last_layer_gradient_norms,
-    loss_difficulty,
-    margin_difficulty,
     select_kept,
-    split_difficulty,
 )
+from skspurious.functional._difficulty import loss_difficulty, split_difficulty
+from skspurious.functional._error_set import class_margins
 
 ORDERS = ("hardest", "easiest", "random")
 
@@ -69,22 +68,22 @@ def test_el2n_of_two_classes_is_the_probability_of_the_other_one():
 def test_two_classes_rank_alike_by_el2n_loss_and_margin():
     logits = torch.from_numpy(np.random.default_rng(0).normal(scale=20, size=(500, 2)))
     label = torch.from_numpy(np.random.default_rng(1).integers(0, 2, 500))
-    rows = margin_difficulty(logits, label).abs() < 15  # beyond, the differences round to 0
+    margin = class_margins(logits, label)
+    rows = margin.abs() < 15  # beyond, the differences round to 0
     order = el2n(logits, label)[rows].argsort()
     assert torch.equal(order, loss_difficulty(logits, label)[rows].argsort())
-    assert torch.equal(order, margin_difficulty(logits, label)[rows].argsort())
+    assert torch.equal(order, (-margin)[rows].argsort())
 
 
 @pytest.mark.fidelity
 def test_a_constant_added_to_the_logits_changes_no_score(logits, label):
-    for score in (el2n, loss_difficulty, margin_difficulty):
+    for score in (el2n, loss_difficulty):
         assert_allclose(score(logits + 7.5, label), score(logits, label), atol=1e-12)
 
 
-def test_loss_and_margin_by_hand():
+def test_loss_by_hand():
     logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 5.0, 1.0]])
     label = torch.tensor([0, 2])
-    assert_allclose(margin_difficulty(logits, label), [-1.0, 4.0])
     expected = [math.log(1 + math.exp(-2) + math.exp(-1)), math.log(math.exp(4) + 1 + math.exp(-1))]
     assert_allclose(loss_difficulty(logits, label), expected, rtol=1e-6)
 

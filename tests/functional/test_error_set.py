@@ -5,7 +5,8 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from skspurious.functional import balanced_subset, class_margins, stratified_folds
+from skspurious.functional import balanced_subset
+from skspurious.functional._error_set import class_margins, stratified_folds
 
 
 def test_margins_by_hand():

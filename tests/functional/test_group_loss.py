@@ -193,13 +193,11 @@ def test_cvar_weights_are_the_worst_that_their_bounds_allow(alpha, seed):
     assert q[3] == 0
 
 
-def test_cvar_of_everything_is_the_share_of_each_group_and_the_floor_mixes_it_in():
+def test_cvar_of_everything_is_the_share_of_each_group():
     loss, size = torch.tensor([3.0, 1.0, 2.0]), torch.tensor([1.0, 6.0, 3.0])
     assert_allclose(cvar_group_weights(loss, size, alpha=1.0), [0.1, 0.6, 0.3], rtol=1e-6)
     q = cvar_group_weights(loss, size, alpha=0.1)
     assert_allclose(q, [1, 0, 0], atol=1e-7)
-    mixed = cvar_group_weights(loss, size, alpha=0.1, floor=0.25)
-    assert_allclose(mixed, [0.75 + 0.025, 0.15, 0.075], rtol=1e-6)
 
 
 # --------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from skspurious.functional import hard_mask, keep_probability, mask_penalty, sample_mask
+from skspurious.functional._masks import hard_mask, mask_penalty, sample_mask
 
 fidelity = pytest.mark.fidelity
 
@@ -18,28 +18,6 @@ def _sigmoid(x):
 
 # --------------------------------------------------------------------------------------
 # By hand
-
-
-@pytest.mark.parametrize(
-    ("gate", "expected"),
-    [
-        ("logit", [0.5, 0.817574, 0.182426]),
-        # sigma(sigma(0)) = sigma(0.5) = 0.622459; sigma(sigma(1.5)) = sigma(0.817574) = 0.693721
-        ("double_sigmoid", [0.622459, 0.693721, 0.545480]),
-    ],
-)
-def test_keep_probability_by_hand(gate, expected):
-    logits = torch.tensor([0.0, 1.5, -1.5], dtype=torch.float64)
-    assert_allclose(keep_probability(logits, gate=gate), expected, atol=1e-6)
-
-
-def test_double_sigmoid_never_decides():
-    logits = torch.tensor([-1e3, -20.0, 20.0, 1e3], dtype=torch.float64)
-    assert_allclose(
-        keep_probability(logits, gate="double_sigmoid"),
-        [0.5, 0.5, _sigmoid(1.0), _sigmoid(1.0)],
-        atol=1e-6,
-    )
 
 
 @fidelity
@@ -82,14 +60,21 @@ def test_penalties_push_every_logit_down(penalty):
 
 
 @fidelity
-@pytest.mark.parametrize("gate", ["logit", "double_sigmoid"])
+@pytest.mark.parametrize(
+    ("gate", "expected"),
+    [
+        ("logit", [0.0, 0.182426, 0.5, 0.817574, 1.0]),
+        # sigma(sigma(0)) = sigma(0.5) = 0.622459; sigma(sigma(1.5)) = sigma(0.817574) = 0.693721:
+        # the smallest is 0.5 and the largest sigma(1) = 0.731059
+        ("double_sigmoid", [0.5, 0.545480, 0.622459, 0.693721, 0.731059]),
+    ],
+)
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_a_sampled_mask_is_exactly_binary_and_keeps_with_its_probability(gate, temperature):
-    logits = torch.tensor([-20.0, -2.0, 0.0, 1.5, 20.0]).repeat(4000, 1)
+def test_a_sampled_mask_is_binary_and_keeps_with_its_probability(gate, expected, temperature):
+    logits = torch.tensor([-20.0, -1.5, 0.0, 1.5, 20.0]).repeat(4000, 1)
     uniform = torch.rand(logits.shape, generator=torch.Generator().manual_seed(0))
     mask = sample_mask(logits, uniform, gate=gate, temperature=temperature)
     assert set(mask.unique().tolist()) == {0.0, 1.0}
-    expected = keep_probability(logits[0], gate=gate)
     assert_allclose(mask.mean(0), expected, atol=4 * 0.5 / math.sqrt(4000))
 
 
@@ -168,6 +153,6 @@ def test_adam_moves_logits_under_the_density_penalty_of_a_large_network():
 
 def test_unknown_names_are_errors():
     with pytest.raises(ValueError, match="gate must be"):
-        keep_probability(torch.zeros(1), gate="hard")
+        sample_mask(torch.zeros(1), torch.zeros(1), gate="hard")
     with pytest.raises(ValueError, match="penalty must be"):
         mask_penalty([torch.zeros(1)], penalty="l1")

@@ -72,17 +72,6 @@ def test_silhouette_samples_1d_equal_sklearn():
     assert_allclose(ours, sklearn_silhouette_samples(X, labels), atol=1e-9)
 
 
-@pytest.mark.fidelity
-def test_squared_silhouettes_equal_sklearn():
-    X, labels = _random_partition(300, 4, 5, seed=3)
-    labels[labels == 4] = 3
-    labels[7] = 4
-    ours = silhouette_samples(X, labels, metric="sqeuclidean")
-    expected = sklearn_silhouette_samples(X, labels, metric="sqeuclidean")
-    assert_allclose(ours, expected, atol=1e-9)
-    assert ours[7] == 0.0
-
-
 def test_several_partitions_share_one_pass():
     X, first = _random_partition(80, 3, 4)
     second = (first > 1).astype(int)
@@ -92,7 +81,7 @@ def test_several_partitions_share_one_pass():
     assert_allclose(both[1], silhouette_samples(X, second), atol=1e-12)
 
 
-@pytest.mark.parametrize("kernel", ["exact", "squared", "1d"])
+@pytest.mark.parametrize("kernel", ["exact", "1d"])
 def test_a_count_of_two_equals_two_copies(kernel):
     X, labels = _random_partition(50, 1, 3)
     count = np.random.default_rng(4).integers(1, 4, size=50)
@@ -101,8 +90,7 @@ def test_a_count_of_two_equals_two_copies(kernel):
     def samples(rows, label, count=None):
         if kernel == "1d":
             return silhouette_samples_1d(rows[:, 0], label, sample_count=count)
-        metric = "sqeuclidean" if kernel == "squared" else "euclidean"
-        return silhouette_samples(rows, label, metric=metric, sample_count=count)
+        return silhouette_samples(rows, label, sample_count=count)
 
     counted = samples(X, labels, count)
     assert_allclose(counted[copied], samples(X[copied], labels[copied]), atol=1e-10)
@@ -193,8 +181,6 @@ def test_silhouette_errors_name_the_remedy():
     X, labels = _random_partition(20, 2, 2)
     with pytest.raises(ValueError, match="1 cluster"):
         silhouette_samples(X, np.zeros(20, dtype=int))
-    with pytest.raises(ValueError, match="use 'euclidean'"):
-        silhouette_samples(X, labels, metric="cosine")
     with pytest.raises(ValueError, match="use 'auto'"):
         score_partitions(X, [labels], method="uniform")
     with pytest.raises(ValueError, match="give one a row"):
