@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 
@@ -16,3 +17,13 @@ def check_private_random_state(random_state: Any) -> np.random.RandomState:
 def draw_seed(random_state: Any) -> int:
     """An integer seed."""
     return int(check_private_random_state(random_state).randint(2**31 - 1))
+
+
+def seed_nested(estimator: BaseEstimator, seed: int) -> BaseEstimator:
+    """Give every ``random_state=None`` inside a cloned estimator a seed of its own."""
+    params = estimator.get_params(deep=True)
+    names = sorted(
+        k for k in params if k.rpartition("__")[2] == "random_state" and params[k] is None
+    )
+    seeds = np.random.default_rng(seed).integers(2**31 - 1, size=len(names))
+    return estimator.set_params(**{k: int(s) for k, s in zip(names, seeds)}) if names else estimator

@@ -8,6 +8,7 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_params,
 )
+from sklearn.utils._user_interface import _print_elapsed_time
 from sklearn.utils.validation import _check_sample_weight, _check_y
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "_check_sample_weight",
     "_check_y",
     "_fit_context",
+    "_print_elapsed_time",
     "validate_params",
 ]

@@ -11,8 +11,14 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 from torchvision.transforms import v2
 
-from skspurious import ERMClassifier, SpuriousGroupInferrer, TorchFeatureExtractor
-from skspurious.utils._parameters import extends
+from skspurious import (
+    ERMClassifier,
+    GroupDROClassifier,
+    SpuriousGroupInferrer,
+    TorchFeatureExtractor,
+)
+from skspurious.group_inference import KMeansGroups
+from skspurious.utils._parameters import extends, nearest_names
 
 
 class Base(BaseEstimator):
@@ -90,8 +96,58 @@ def test_extends_leaves_the_base_alone():
 
 
 def test_extends_refuses_unknown_parameters():
-    with pytest.raises(TypeError, match="unexpected keyword argument 'momentum'"):
+    with pytest.raises(TypeError, match=r"^Method has no parameter 'momentum'\. Choose one of \["):
         Method(momentum=0.9)
+
+
+class Heir(Method):
+    """A subclass without the decorator."""
+
+
+@extends(Method)
+class Further(Method):
+    """A subclass with it.
+
+    Parameters
+    ----------
+    depth : int, default=1
+        Depth.
+    shared parameters
+    """
+
+    def __init__(self, module=None, *, depth=1, **shared):
+        super().__init__(module, **shared)
+        self.depth = depth
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "nearest"),
+    [
+        (Method, "powr", "power"),
+        (Heir, "powr", "power"),
+        (Further, "powr", "power"),
+        (Further, "dept", "depth"),
+        (Further, "seeds", "seed"),
+        (GroupDROClassifier, "max_epoch", "max_epochs"),
+        (GroupDROClassifier, "step_sizes", "step_size"),
+        (TorchFeatureExtractor, "batchsize", "batch_size"),
+    ],
+)
+def test_a_misspelt_parameter_names_the_class_and_the_nearest_name(cls, name, nearest):
+    message = f"{cls.__name__} has no parameter {name!r}; did you mean {nearest!r}\\?"
+    with pytest.raises(TypeError, match=f"^{message}"):
+        cls(**{name: 1})
+
+
+def test_set_params_of_a_misspelt_name_proposes_the_nearest_and_changes_nothing():
+    clf = GroupDROClassifier(lr=0.5)
+    message = "GroupDROClassifier has no parameter 'max_epoch'; did you mean 'max_epochs'"
+    with pytest.raises(ValueError, match=message):
+        clf.set_params(lr=0.1, max_epoch=3)
+    assert clf.lr == 0.5
+    assert clf.set_params(max_epochs=3).max_epochs == 3
+    with pytest.raises(ValueError, match="did you mean 'group_inferrer'"):
+        clf.set_params(group_inferer__random_state=3)
 
 
 def test_extends_puts_the_base_words_where_the_marker_stood():
@@ -164,11 +220,11 @@ def test_a_transform_with_get_params_is_a_value(estimator):
 
 
 def test_estimators_inside_are_descended_into():
-    inferrer = SpuriousGroupInferrer(n_clusters=3)
+    inferrer = SpuriousGroupInferrer(KMeansGroups(n_clusters=3))
     clf = ERMClassifier(train_transform=ODD, group_inferrer=inferrer)
-    assert clf.get_params()["group_inferrer__n_clusters"] == 3
-    twin = clone(clf.set_params(group_inferrer__n_clusters=4))
-    assert twin.group_inferrer.n_clusters == 4
+    assert clf.get_params()["group_inferrer__method__n_clusters"] == 3
+    twin = clone(clf.set_params(group_inferrer__method__n_clusters=4))
+    assert twin.group_inferrer.method.n_clusters == 4
     assert twin.group_inferrer is not inferrer
     assert not any("__" in name for name in clf.get_params(deep=False))
 
@@ -189,3 +245,21 @@ def test_a_search_with_a_transform():
     for params in ({"lr": [0.1, 0.01]}, grid):
         search = GridSearchCV(clf, params, cv=2, error_score="raise").fit(X, np.arange(12) % 2)
         assert search.best_estimator_.train_transform is not None
+
+
+# --------------------------------------------------------------------------------------
+# Names that are nearly right
+
+
+def test_nearest_names_by_hand():
+    known = ["resnet18", "resnet34", "vgg11"]
+    assert nearest_names("resnet181", known) == "; did you mean 'resnet18'?"
+    assert nearest_names("resnet", known, n=2) == "; did you mean 'resnet34' or 'resnet18'?"
+    assert nearest_names("x", known) == ". Choose one of ['resnet18', 'resnet34', 'vgg11']."
+
+
+def test_a_misspelt_network_is_told_of_classifiers():
+    clf = ERMClassifier("resnet181", max_epochs=1)
+    X = np.zeros((4, 3, 32, 32), dtype=np.float32)
+    with pytest.raises(ValueError, match=r"'resnet181' is not .*; did you mean 'resnet18', 'resn"):
+        clf.fit(X, [0, 1, 0, 1])
