@@ -22,10 +22,10 @@ from skspurious.data import (
     TensorSamples,
     as_samples,
     encode_groups,
-    input_kind,
     make_sample_group,
     unpack_groups,
 )
+from skspurious.data._samples import input_kind
 
 
 class Squares(Dataset):

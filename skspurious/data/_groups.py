@@ -1,0 +1,181 @@
+"""Groups: any hashable values, one for every sample, and the one place where they are numbered."""
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.utils import check_consistent_length
+
+
+def make_sample_group(y, attribute):
+    """Cross the class label with a spurious attribute.
+
+    ``group = label * n_attributes + attribute``, with label and attribute numbered by their
+    sorted values: the numbering of the GroupDRO and DFR papers.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,)
+        Class labels.
+    attribute : array-like of shape (n_samples,)
+        Values of the spurious attribute.
+
+    Returns
+    -------
+    sample_group : ndarray of shape (n_samples,), dtype int64
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ or a value is missing.
+
+    Examples
+    --------
+    >>> from skspurious.data import make_sample_group
+    >>> make_sample_group(["cow", "cow", "camel"], ["grass", "sand", "sand"])
+    array([2, 3, 1])
+    """
+    check_consistent_length(y, attribute)
+    label, _ = encode_groups(y, name="y")
+    attribute, values = encode_groups(attribute, name="attribute")
+    return label * len(values) + attribute
+
+
+def encode_groups(sample_group, *, n_samples=None, groups=None, name="sample_group"):
+    """Number the groups 0 to n_groups-1.
+
+    Parameters
+    ----------
+    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes)
+        Any hashable values. Several columns are several attributes, crossed.
+    n_samples : int, default=None
+        The length that ``sample_group`` must have.
+    groups : array-like of shape (n_groups,), default=None
+        All possible values, in the order of their numbers. By default those that occur, sorted.
+    name : str, default="sample_group"
+        Name of the argument in error messages.
+
+    Returns
+    -------
+    group : ndarray of shape (n_samples,), dtype int64
+        Index of each sample's group in ``groups``.
+    groups : ndarray of shape (n_groups,)
+        The values; tuples where ``sample_group`` has several columns.
+
+    Raises
+    ------
+    ValueError
+        If the length differs from ``n_samples``, a value is missing, or a value is not
+        among ``groups``.
+
+    Examples
+    --------
+    >>> from skspurious.data import encode_groups
+    >>> group, groups = encode_groups([["cow", "sand"], ["cow", "grass"], ["camel", "sand"]])
+    >>> group.tolist(), groups.tolist()
+    ([2, 1, 0], [('camel', 'sand'), ('cow', 'grass'), ('cow', 'sand')])
+    """
+    values = as_group_array(sample_group, name=name)
+    if n_samples is not None and len(values) != n_samples:
+        raise ValueError(
+            f"{name} has {len(values)} rows for {n_samples} samples. Give one group per "
+            f"sample; where rows are selected, select them in {name} too (GroupedData does)."
+        )
+    if values.ndim == 1:
+        code, uniques = _factorize(values, name)
+    else:
+        columns = [_factorize(column, name) for column in values.T]
+        sizes = [len(u) for _, u in columns]
+        crossed = np.ravel_multi_index([c for c, _ in columns], sizes)
+        present, code = np.unique(crossed, return_inverse=True)
+        cells = np.unravel_index(present, sizes)
+        uniques = _object_array(
+            zip(*(u[cell].tolist() for (_, u), cell in zip(columns, cells)), strict=True)
+        )
+    if groups is None:
+        return code.astype(np.int64), uniques
+    known = groups if isinstance(groups, np.ndarray) and groups.ndim == 1 else list(groups)
+    position = {_key(value): i for i, value in enumerate(known)}
+    unseen = [_key(value) for value in uniques if _key(value) not in position]
+    if unseen:
+        raise ValueError(
+            f"{name} has values that are not among the known groups: {unseen[:5]}. "
+            f"Known: {list(position)[:20]}."
+        )
+    lookup = np.array([position[_key(value)] for value in uniques], dtype=np.int64)
+    known = known if isinstance(known, np.ndarray) else _value_array(known)
+    return lookup[code] if len(code) else code.astype(np.int64), known
+
+
+def as_group_array(sample_group, name="sample_group"):
+    if isinstance(sample_group, pd.DataFrame):
+        columns = [sample_group[c].to_numpy(dtype=object) for c in sample_group.columns]
+        array = np.stack(columns, axis=1)
+        return array[:, 0] if array.shape[1] == 1 else array
+    if isinstance(sample_group, pd.Series | pd.Index | pd.Categorical):
+        array = np.asarray(sample_group)
+    elif torch.is_tensor(sample_group):
+        array = sample_group.detach().cpu().numpy()
+    elif isinstance(sample_group, np.ndarray):
+        array = sample_group
+    else:
+        rows = list(sample_group)
+        if rows and isinstance(rows[0], list):
+            array = np.array(rows, dtype=object)
+        else:
+            array = _value_array(rows)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim not in (1, 2):
+        raise ValueError(
+            f"{name} must have shape (n_samples,) or (n_samples, n_attributes); got {array.shape}."
+        )
+    return array
+
+
+def _has_tuples_or_mixed(rows):
+    return any(isinstance(r, tuple) for r in rows) or len({type(r) for r in rows}) > 1
+
+
+def _object_array(values):
+    values = list(values)
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def _value_array(values):
+    return _object_array(values) if _has_tuples_or_mixed(values) else np.asarray(values)
+
+
+def _key(value):
+    """Equal values are equal keys, whatever NumPy wrapped them in."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _has_missing(value):
+    """Whether a tuple has a missing part."""
+    return isinstance(value, tuple) and any(part is None or part != part for part in value)
+
+
+def _factorize(values, name):
+    """Codes 0..k-1 and the sorted values of one column."""
+    missing = pd.isna(values)
+    if values.dtype == object:
+        missing = missing | np.array([_has_missing(value) for value in values], dtype=bool)
+    if missing.any():
+        raise ValueError(
+            f"{name} has {missing.sum()} missing values, the first at row "
+            f"{int(np.flatnonzero(missing)[0])}. Give every sample a group, for instance "
+            "a value of its own for 'unknown'."
+        )
+    if values.dtype != object:
+        uniques, codes = np.unique(values, return_inverse=True)
+        return codes, uniques
+    codes, uniques = pd.factorize(values)
+    try:
+        order = sorted(range(len(uniques)), key=uniques.__getitem__)
+    except TypeError:  # values that cannot be compared: sorted as text
+        order = sorted(range(len(uniques)), key=lambda i: (str(type(uniques[i])), str(uniques[i])))
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[codes], _value_array([uniques[i] for i in order])

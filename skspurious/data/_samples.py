@@ -1,0 +1,240 @@
+"""Samples: one adapter gives every kind of X a length and row selection by an index array."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+import torch
+from torch.utils.data import Dataset, default_collate
+
+
+class TensorSamples:
+    """Samples in one tensor in memory: a batch is one ``index_select``.
+
+    Parameters
+    ----------
+    tensor : tensor of shape (n_samples, ...)
+        uint8 stays uint8 until it is in a batch.
+    """
+
+    is_resident = True
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def __len__(self):
+        return len(self.tensor)
+
+    @property
+    def sample_shape(self):
+        """Shape of one sample."""
+        return tuple(self.tensor.shape[1:])
+
+    def take(self, index):
+        """The samples of an index array, as samples."""
+        return TensorSamples(self.tensor[torch.as_tensor(index)])
+
+    def identity(self):
+        """What tells these samples from others, for the fingerprint of a run."""
+        return self.tensor
+
+
+class DatasetSamples(Dataset):
+    """Samples that are made one by one: a map-style dataset, paths or texts, through a loader.
+
+    Parameters
+    ----------
+    dataset : sequence or map-style dataset
+        Where a sample is a tuple, its first item is the input. Labels in it are not used: they
+        are the ``y`` of ``fit``.
+    index : ndarray of int, default=None
+        Rows of the dataset, by default all.
+    collate_fn : callable, default=None
+        Makes a batch (tensor or dict of tensors) from a list of samples.
+    are_image_files : bool, default=False
+        Whether the dataset reads the image files of a list of paths.
+    """
+
+    is_resident = False
+    sample_shape = None
+
+    def __init__(self, dataset, index=None, collate_fn=None, *, are_image_files=False):
+        self.dataset = dataset
+        self.index = np.arange(n_rows(dataset)) if index is None else np.asarray(index)
+        self.collate_fn = collate_fn
+        self.are_image_files = are_image_files
+
+    def __len__(self):
+        return len(self.index)
+
+    def __getitem__(self, i):
+        return self.dataset[int(self.index[i])]
+
+    def take(self, index):
+        """The samples of an index array, as samples; nothing is read yet."""
+        return DatasetSamples(
+            self.dataset,
+            self.index[np.asarray(index)],
+            self.collate_fn,
+            are_image_files=self.are_image_files,
+        )
+
+    def identity(self):
+        """What tells these samples from others without reading them: their paths or texts."""
+        content = getattr(self.dataset, "paths", self.dataset)
+        is_text = isinstance(content, list) and all(isinstance(c, str) for c in content)
+        return type(self.dataset).__qualname__, self.index, content if is_text else None
+
+    def collate(self, samples):
+        """One batch of a list of samples.
+
+        Parameters
+        ----------
+        samples : list
+            Samples as the dataset gives them; of tuples the first item.
+
+        Returns
+        -------
+        batch : tensor, or what ``collate_fn`` makes
+
+        Raises
+        ------
+        ValueError
+            If the samples differ in shape and there is no ``collate_fn``.
+        """
+        if self.collate_fn is not None:
+            return self.collate_fn(samples)
+        samples = [s[0] if isinstance(s, tuple | list) else s for s in samples]
+        shapes = {tuple(s.shape) for s in samples if hasattr(s, "shape")}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"samples of one batch differ in shape: {sorted(shapes)[:4]}. Give all one "
+                "shape, for images by ImagePaths(paths, transform=Resize(...)), or pass a "
+                "collate_fn that does."
+            )
+        return default_collate(samples)
+
+
+class ImagePaths(Dataset):
+    """Image files as a map-style dataset of uint8 tensors of shape (3, height, width).
+
+    Parameters
+    ----------
+    paths : sequence of str or Path
+        Files that Pillow can read.
+    transform : callable, default=None
+        Acts on one image, for instance ``torchvision.transforms.v2.Resize((224, 224))``.
+    """
+
+    def __init__(self, paths, transform=None):
+        self.paths = [str(p) for p in paths]
+        self.transform = transform
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, i):
+        from PIL import Image
+        from torchvision.transforms.functional import pil_to_tensor
+
+        if not Path(self.paths[i]).is_file():
+            raise ValueError(
+                f"X[{i}] = {self.paths[i]!r} is not a file. A list of str is read as image "
+                "files; for texts, pass a collate_fn that turns a list of texts into a batch."
+            )
+        with Image.open(self.paths[i]) as file:
+            image = pil_to_tensor(file.convert("RGB"))
+        return image if self.transform is None else self.transform(image)
+
+
+def as_samples(X, *, collate_fn=None, image_transform=None):
+    """Turn any X into samples: a length, and row selection by an index array.
+
+    Parameters
+    ----------
+    X : array, DataFrame, tensor, list of str, map-style dataset, or samples
+        What the user passed.
+    collate_fn : callable, default=None
+        Makes a batch from a list of samples; texts need one.
+    image_transform : callable, default=None
+        Acts on every image that is read from a path.
+
+    Returns
+    -------
+    samples : TensorSamples or DatasetSamples
+
+    Raises
+    ------
+    TypeError
+        If X has no length or cannot be indexed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skspurious.data import as_samples
+    >>> samples = as_samples(np.zeros((4, 3, 8, 8), dtype=np.uint8))
+    >>> len(samples), samples.sample_shape, samples.take([0, 2]).tensor.dtype
+    (4, (3, 8, 8), torch.uint8)
+    """
+    kind = input_kind(X)
+    if kind == "samples":
+        if X.is_resident or collate_fn is None:
+            return X
+        return DatasetSamples(X.dataset, X.index, collate_fn, are_image_files=X.are_image_files)
+    if kind == "tensor":
+        return TensorSamples(X.detach())
+    if kind in ("array", "table"):
+        array = np.asarray(X)
+        if array.dtype not in (np.uint8, np.float16, np.float32):
+            array = array.astype(np.float32)
+        if not array.flags.writeable or not array.flags.c_contiguous:
+            array = array.copy()  # torch would warn that it may write to the user's array
+        return TensorSamples(torch.from_numpy(array))
+    if kind == "strings":
+        X = list(X)
+        if collate_fn is not None:
+            return DatasetSamples(X, collate_fn=collate_fn)
+        return DatasetSamples(ImagePaths(X, image_transform), are_image_files=True)
+    return DatasetSamples(X, collate_fn=collate_fn)
+
+
+def input_kind(X):
+    """Kind of X: "array", "dataset", "samples", "strings", "table" (2-D numbers) or "tensor"."""
+    if isinstance(X, TensorSamples | DatasetSamples):
+        return "samples"
+    if torch.is_tensor(X):
+        return "tensor"
+    if isinstance(X, pd.Series | pd.Index):
+        X = X.to_numpy(dtype=object)
+    if isinstance(X, np.ndarray):
+        if X.ndim == 1 and len(X) and isinstance(X[0], str | Path):
+            return "strings"
+        return "array" if X.ndim > 2 and X.dtype.kind in "buif" else "table"
+    if isinstance(X, list | tuple):
+        first = X[0] if len(X) else None
+        if isinstance(first, str | Path):
+            return "strings"
+        sample = first[0] if isinstance(first, tuple) and len(first) else first
+        is_sample = torch.is_tensor(sample) or isinstance(sample, Mapping)
+        if isinstance(sample, np.ndarray):
+            is_sample = isinstance(first, tuple) or sample.ndim > 1
+        return "dataset" if is_sample else "table"
+    if isinstance(X, Dataset):
+        if not hasattr(X, "__len__"):
+            raise TypeError(
+                f"X is a {type(X).__name__} without a length. Use a map-style dataset, with "
+                "__len__ and __getitem__: rows must be selectable."
+            )
+        return "dataset"
+    is_array_like = hasattr(X, "__array__") or hasattr(X, "__dataframe__")
+    if is_array_like or scipy.sparse.issparse(X):
+        return "table"
+    if hasattr(X, "__getitem__") and hasattr(X, "__len__"):
+        return "dataset"
+    return "table"
+
+
+def n_rows(data):
+    return int(data.shape[0]) if getattr(data, "shape", None) is not None else len(data)
