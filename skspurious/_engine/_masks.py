@@ -2,13 +2,13 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from skspurious._engine._loop import LabelledSamples, Transform, iterate_batches
+from skspurious._engine._batches import LabelledSamples, Transform, iterate_batches
 from skspurious._engine._modules import batch_norms, forward
 from skspurious._engine._runtime import Runtime
 from skspurious.functional._masks import hard_mask, sample_mask
@@ -182,6 +182,22 @@ def one_draw(masks: Iterable[WeightMask]) -> Iterator[None]:
             mask.drawn = None
 
 
+@contextlib.contextmanager
+def only_masks_are_trained(module: nn.Module, masks: dict[str, WeightMask]) -> Iterator[None]:
+    """Learn the logits of the masks in the block, everything else frozen; then fix the masks."""
+    logits = {id(mask.logits) for mask in masks.values()}
+    frozen = [p for p in module.parameters() if p.requires_grad and id(p) not in logits]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    for mask in masks.values():
+        mask.is_learned = True
+    yield
+    for mask in masks.values():
+        mask.fix()
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+
+
 @torch.no_grad()
 def recalibrate_batch_norms(
     module: nn.Module,
@@ -192,33 +208,119 @@ def recalibrate_batch_norms(
     batch_size: int,
     transform: Transform | None = None,
     num_workers: int = 0,
-    n_passes: int = 1,
-    seed: int = 0,
 ) -> None:
-    """Running statistics anew, as plain means over batches of the given rows.
+    """Running statistics anew: mean and variance over all the given rows.
 
-    Everything else, dropout too, is in evaluation mode. The batches are of one size, as far as
-    it divides the rows, and shuffled in every pass.
+    Layer by layer, in the order in which the forward pass calls them: each layer is given what it
+    will be given in evaluation, where the layers before it already normalise by their new
+    statistics. So the result is that of one batch of all rows, up to rounding, whatever the size
+    and order of the batches; the price is one pass over the rows for each layer, up to that
+    layer. A layer that is called several times pools its calls. Everything else is in evaluation
+    mode, and momentum, affine parameters and the count of batches stay as they are. Processes
+    share the rows and end with the same statistics.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network; changed in place, and left in evaluation mode.
+    data : LabelledSamples
+        The samples.
+    rows : tensor of int64
+        Their rows to use. Fewer than two have no variance: then nothing changes.
+    runtime : Runtime
+        Device, precision and processes.
+    batch_size : int
+        Rows in memory at a time.
+    transform : callable, optional
+        What prediction applies to a batch.
+    num_workers : int, default=0
+        Processes that load samples.
     """
     norms = [norm for norm in batch_norms(module) if norm.track_running_stats]
     if not norms or len(rows) < 2:
         return
     module.eval()
-    momentum = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()  # type: ignore[operator]
-        norm.momentum = None  # type: ignore[assignment]
-        norm.train()
-    n_whole = len(rows) // batch_size * batch_size or len(rows)
-    generator = torch.Generator().manual_seed(seed)
+
+    def batches(rows: Tensor) -> Iterator[Any]:
+        for batch in iterate_batches(
+            data, rows, runtime, batch_size, transform, num_workers, is_shared=False
+        ):
+            yield batch["X"]
+
+    mine = rows[runtime.rank :: runtime.n_processes]
     with runtime.fork_rng():
-        for _ in range(n_passes):
-            plan = rows[torch.randperm(len(rows), generator=generator)[:n_whole]]
-            for batch in iterate_batches(
-                data, plan, runtime, batch_size, transform, num_workers, is_shared=False
-            ):
-                with runtime.autocast():
-                    forward(module, batch["X"])
-    for norm, value in zip(norms, momentum, strict=True):
-        norm.momentum = value
-    module.eval()
+        for norm, n_calls in _calls(module, norms, batches(rows[:batch_size]), runtime).items():
+            inputs = _NormInputs(norm, n_calls)
+            inputs.collect(module, batches(mine), runtime)
+            inputs.store(runtime)
+
+
+def _calls(
+    module: nn.Module, norms: list[nn.Module], batches: Iterator[Any], runtime: Runtime
+) -> dict[nn.Module, int]:
+    """How often a forward pass calls each layer, in the order of the first call."""
+    calls: dict[nn.Module, int] = {}
+
+    def count(norm: nn.Module, _: Any) -> None:
+        calls[norm] = calls.get(norm, 0) + 1
+
+    hooks = [norm.register_forward_pre_hook(count) for norm in norms]
+    try:
+        with runtime.autocast():
+            forward(module, next(batches))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls
+
+
+class _LastCall(Exception):
+    """The layer has been called for the last time: the rest of the network is not needed."""
+
+
+class _NormInputs:
+    """Count, mean and variance of what a batch-norm layer is given, a batch at a time."""
+
+    def __init__(self, norm: nn.Module, n_calls: int):
+        self.norm, self.n_calls = norm, n_calls
+        self.seen = 0  # calls in this batch
+        zeros = torch.zeros(cast(int, norm.num_features), dtype=torch.float64)
+        self.parts = [(0, zeros, zeros)]
+
+    def collect(self, module: nn.Module, batches: Iterator[Any], runtime: Runtime) -> None:
+        """Run the network on all batches, as far as the layer."""
+        hook = self.norm.register_forward_pre_hook(self._take, with_kwargs=True)
+        try:
+            for X in batches:
+                self.seen = 0
+                with contextlib.suppress(_LastCall), runtime.autocast():
+                    forward(module, X)
+        finally:
+            hook.remove()
+
+    def _take(self, _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        x = (args[0] if args else kwargs["input"]).float()
+        axes = [0, *range(2, x.ndim)]
+        variance, mean = torch.var_mean(x, axes, correction=0)
+        n = x.numel() // x.shape[1]
+        self.parts.append((n, mean.to("cpu", torch.float64), variance.to("cpu", torch.float64)))
+        self.seen += 1
+        if self.seen == self.n_calls:
+            raise _LastCall
+
+    def store(self, runtime: Runtime) -> None:
+        """Make the pooled mean and the unbiased variance the layer's running statistics."""
+
+        def total(values: Tensor) -> Tensor:
+            values = values.sum(0)
+            if runtime.n_processes == 1:
+                return values
+            return runtime.all_reduce(values.to(runtime.device)).cpu()
+
+        counts, means, variances = zip(*self.parts, strict=True)
+        n, mean = torch.tensor(counts, dtype=torch.float64)[:, None], torch.stack(means)
+        n_all = total(n)
+        center = total(n * mean) / n_all
+        squares = total(n * (torch.stack(variances) + (mean - center).square()))
+        cast(Tensor, self.norm.running_mean).copy_(center)
+        cast(Tensor, self.norm.running_var).copy_(squares / (n_all - 1))

@@ -9,6 +9,7 @@ from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 
 from skspurious._engine._runtime import seeded
+from skspurious.utils._parameters import nearest_names
 
 
 def forward(module: nn.Module, inputs: Any) -> Tensor:
@@ -71,10 +72,10 @@ def torchvision_model(
     import torchvision
 
     if name not in torchvision.models.list_models():
-        close = [m for m in torchvision.models.list_models() if name.lower()[:5] in m][:5]
+        classifiers = torchvision.models.list_models(module=torchvision.models)
         raise ValueError(
             f"module={name!r} is not the name of a torchvision model"
-            + (f"; did you mean one of {close}?" if close else ".")
+            + nearest_names(name.lower(), classifiers, n=3)
         )
     network = torchvision.models.get_model(name, weights=weights, **(params or {}))
     if n_classes is not None:

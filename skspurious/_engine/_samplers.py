@@ -5,6 +5,8 @@ batches and takes its share, a resumed run draws what the unbroken run would hav
 there is no sampler state to save.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,7 +19,21 @@ def _generator(seed: int, epoch: int) -> np.random.Generator:
 
 
 class UniformSampler:
-    """Every row once an epoch, shuffled."""
+    """Every row once an epoch, shuffled.
+
+    Parameters
+    ----------
+    n_samples : int
+        Number of rows.
+    seed : int
+        Seed; the order depends on it and on the epoch alone.
+
+    Examples
+    --------
+    >>> from skspurious.extend import UniformSampler
+    >>> sorted(UniformSampler(4, seed=0)(epoch=0).tolist())
+    [0, 1, 2, 3]
+    """
 
     def __init__(self, n_samples: int, *, seed: int):
         self.n_samples = n_samples
@@ -30,8 +46,28 @@ class UniformSampler:
 class WeightedSampler:
     """Draws with replacement, row i with probability ``p[i]``.
 
-    Inverse of the cumulative sum, so there is no limit on the number of rows
+    Rows are found in the cumulative sum of ``p``, so their number has no limit
     (``torch.multinomial`` stops at 2**24).
+
+    Parameters
+    ----------
+    p : array-like of shape (n_samples,)
+        Non-negative, with any positive sum. Rows of probability 0 are never drawn.
+    n_draws : int, default=None
+        Draws of an epoch; None is as many as there are rows.
+    seed : int
+        Seed; the draws depend on it and on the epoch alone.
+
+    Raises
+    ------
+    ValueError
+        If ``p`` has a negative or infinite value, or sums to 0.
+
+    Examples
+    --------
+    >>> from skspurious.extend import WeightedSampler
+    >>> WeightedSampler([0.0, 3.0, 0.0], n_draws=2, seed=0)(epoch=0).tolist()
+    [1, 1]
     """
 
     def __init__(self, p: np.ndarray, *, n_draws: int | None = None, seed: int):
@@ -51,7 +87,21 @@ class WeightedSampler:
 
 
 class SubsetSampler:
-    """The rows of a fixed subset, shuffled every epoch."""
+    """The rows of a fixed subset, shuffled every epoch.
+
+    Parameters
+    ----------
+    rows : array-like of shape (n_rows,), int
+        The rows; a row that is listed twice is seen twice an epoch.
+    seed : int
+        Seed; the order depends on it and on the epoch alone.
+
+    Examples
+    --------
+    >>> from skspurious.extend import SubsetSampler
+    >>> sorted(SubsetSampler([1, 3, 3], seed=0)(epoch=0).tolist())
+    [1, 3, 3]
+    """
 
     def __init__(self, rows: np.ndarray, *, seed: int):
         self.rows = np.asarray(rows, dtype=np.int64)
@@ -62,7 +112,23 @@ class SubsetSampler:
 
 
 class BalancedSubsetSampler:
-    """A new subset every epoch, with as many rows of every group as the smallest has, shuffled."""
+    """A new subset every epoch, with as many rows of every group as the smallest has, shuffled.
+
+    Parameters
+    ----------
+    group : array-like of shape (n_samples,), int
+        Ids 0 to m-1.
+    seed : int
+        Seed; the draws depend on it and on the epoch alone.
+
+    Examples
+    --------
+    >>> from skspurious.extend import BalancedSubsetSampler
+    >>> group = [0, 0, 0, 1]
+    >>> rows = BalancedSubsetSampler(group, seed=0)(epoch=0)
+    >>> sorted(group[row] for row in rows)
+    [0, 1]
+    """
 
     def __init__(self, group: np.ndarray, *, seed: int):
         self.group = np.asarray(group, dtype=np.int64)
@@ -87,6 +153,21 @@ class BalancedBatchSampler:
     batch_size : int
         At least the number of groups that occur.
     seed : int
+        Seed; the draws depend on it and on the epoch alone.
+
+    Raises
+    ------
+    ValueError
+        If a batch is too small for one row of each group.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skspurious.extend import BalancedBatchSampler
+    >>> group = np.array([0, 0, 0, 1])
+    >>> rows = BalancedBatchSampler(group, batch_size=2, seed=0)(epoch=0)
+    >>> [sorted(group[batch].tolist()) for batch in rows.split(2)]
+    [[0, 1], [0, 1]]
     """
 
     def __init__(self, group: np.ndarray, *, batch_size: int, seed: int):
@@ -216,4 +297,4 @@ class CellBatchSampler:
             chosen = kept
 
 
-Sampler = UniformSampler | WeightedSampler | SubsetSampler | BalancedBatchSampler | CellBatchSampler
+Sampler = Callable[[int], Tensor]  # the rows of an epoch, by its number from 0

@@ -163,17 +163,17 @@ def test_run_interrupted_inside_an_epoch_resumes_at_its_start(data, tmp_path):
 def test_early_stopping_and_best_epoch_survive(data, tmp_path, interrupt_after):
     X, y, group = data
     # Wrong labels in validation: the first epochs are the best.
-    eval_set = (X[:40], 1 - y[:40], group[:40])
+    valid = {"X_val": X[:40], "y_val": 1 - y[:40], "sample_group_val": group[:40]}
     make = partial(ERMClassifier, **SHARED | {"max_epochs": 30, "lr": 0.2}, early_stopping=True)
-    unbroken = make().fit(X, y, sample_group=group, eval_set=eval_set)
+    unbroken = make().fit(X, y, sample_group=group, **valid)
     n_epochs = len(unbroken.history_)
     assert unbroken.best_epoch_ < n_epochs < 30
     for epoch in (unbroken.best_epoch_, n_epochs):
         folder = tmp_path / str(epoch)
         clf = make(checkpoint_dir=folder, callbacks=[interrupt_after(epoch)])
         with pytest.raises(KeyboardInterrupt):
-            clf.fit(X, y, sample_group=group, eval_set=eval_set)
-        resumed = make(checkpoint_dir=folder).fit(X, y, sample_group=group, eval_set=eval_set)
+            clf.fit(X, y, sample_group=group, **valid)
+        resumed = make(checkpoint_dir=folder).fit(X, y, sample_group=group, **valid)
         _assert_same_run(resumed, unbroken)
 
 
@@ -194,7 +194,7 @@ class WaitToBeKilled(Callback):
 def _fit_killed_run(folder, callbacks=None):
     """The run that is killed; the same in every process."""
     torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
+    rng = np.random.Generator(np.random.PCG64(0))  # not default_rng, which conftest.py shifts here
     X, y = rng.normal(size=(90, 5)).astype(np.float32), np.arange(90) % 2
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -354,8 +354,8 @@ def _other_runs(X, y, group):
     yield "other weight", dro(), (X, y), {"sample_weight": _change(weight, 7)}
     yield "group", dro(), (X, y), {"sample_group": _change(group, np.flatnonzero(group == 1)[0])}
     for n_valid in (30, 40):
-        eval_set = (X[:n_valid], y[:n_valid], group[:n_valid])
-        yield "eval_set", dro(), (X, y), {"eval_set": eval_set}
+        valid = {"X_val": X[:n_valid], "y_val": y[:n_valid], "sample_group_val": group[:n_valid]}
+        yield "validation", dro(), (X, y), valid
     yield "method", ERMClassifier(**SHARED | {"max_epochs": 1}), (X, y), {}
 
 

@@ -8,11 +8,14 @@ from sklearn.base import clone
 from torch import nn
 
 from skspurious import BalancedRetrainer, ERMClassifier, GroupDROClassifier
-from skspurious._engine import _steps
+from skspurious._engine import _linear_step
+from skspurious._engine._batches import iterate_batches
 from skspurious._engine._callbacks import Callback
-from skspurious._engine._loop import LoopConfig, iterate_batches
+from skspurious._engine._config import LoopConfig
+from skspurious._engine._linear_step import LinearStep, make_step
+from skspurious._engine._objective import Objective
 from skspurious._engine._runtime import Runtime
-from skspurious._engine._steps import LinearStep, Objective, TrainStep, make_step
+from skspurious._engine._steps import TrainStep
 from skspurious.data import TensorSamples
 
 
@@ -63,7 +66,7 @@ def test_linear_step_equals_autograd(table, monkeypatch, method, params, options
     weight = np.random.default_rng(1).random(len(y)) if is_weighted else None
     fitted = []
     for linear in (LinearStep, TrainStep):
-        monkeypatch.setattr(_steps, "LinearStep", linear)
+        monkeypatch.setattr(_linear_step, "LinearStep", linear)
         clf = method(max_epochs=4, batch_size=16, random_state=0, **params, **options)
         fitted.append(clf.fit(X, y, sample_group=group, sample_weight=weight))
     ours, autograd = fitted
@@ -150,7 +153,7 @@ def test_weights_that_a_callback_sets_are_trained_on(table, monkeypatch):
     X, y, _ = table
     fitted = []
     for linear in (LinearStep, TrainStep):
-        monkeypatch.setattr(_steps, "LinearStep", linear)
+        monkeypatch.setattr(_linear_step, "LinearStep", linear)
         clf = ERMClassifier(max_epochs=3, random_state=0, callbacks=[_Clip()])
         fitted.append(clf.fit(X, y).module_)
     ours, autograd = fitted
@@ -222,7 +225,7 @@ def test_only_a_plain_linear_layer_takes_it():
 
 @pytest.mark.parametrize("reuse_memory", [False, True])
 def test_batches_have_the_rows_of_the_plan(reuse_memory):
-    from skspurious._engine._loop import LabelledSamples
+    from skspurious._engine._batches import LabelledSamples
 
     X = torch.arange(20.0).reshape(10, 2)
     data = LabelledSamples(TensorSamples(X), torch.arange(10), torch.arange(10) % 3, n_groups=3)
@@ -233,7 +236,7 @@ def test_batches_have_the_rows_of_the_plan(reuse_memory):
     places = set()
     for batch, rows in zip(batches, plan.split(2), strict=True):
         assert_allclose(batch["X"], X[rows])
-        assert batch["y"].tolist() == batch["index"].tolist() == rows.tolist()
+        assert batch["y"].tolist() == batch["position"].tolist() == rows.tolist()
         assert batch["group"].tolist() == (rows % 3).tolist()
         places.add(batch["X"].data_ptr())
     assert (len(places) == 1) or not reuse_memory

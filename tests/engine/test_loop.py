@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from skspurious import ERMClassifier
 from skspurious._engine._callbacks import Callback
-from skspurious._engine._loop import LoopConfig, _is_stopped, _keep_best
+from skspurious._engine._config import LoopConfig
+from skspurious._engine._loop import _is_stopped, _keep_best
 from skspurious._engine._samplers import UniformSampler
 from skspurious.networks import LeNet
 
@@ -287,7 +288,7 @@ def test_transforms_act_on_batch_tensors_and_uint8_stays_uint8_until_then(images
         max_epochs=2,
         batch_size=16,
         random_state=0,
-    ).fit(X, y, eval_set=(X[:10], y[:10]))
+    ).fit(X, y, X_val=X[:10], y_val=y[:10])
     assert [tuple(b.shape) for b in train.seen] == [(16, 1, 3, 3), (16, 1, 3, 3), (8, 1, 3, 3)] * 2
     assert {b.dtype for b in train.seen} == {torch.uint8}
     # The first: two samples, to check the network before training.
@@ -412,7 +413,7 @@ def test_history_has_a_column_for_each_group(table):
     X, y, _ = table
     group = np.array(["a", "b", "c"])[np.arange(77) % 3]
     clf = ERMClassifier(max_epochs=2, random_state=0)
-    clf.fit(X, y, sample_group=group, eval_set=(X[:9], y[:9], group[:9]))
+    clf.fit(X, y, sample_group=group, X_val=X[:9], y_val=y[:9], sample_group_val=group[:9])
     of_split = [
         [f"{split}_loss", f"{split}_accuracy", f"{split}_worst_group_accuracy"]
         + [f"{split}_{what}[{g}]" for what in ("accuracy", "loss") for g in "abc"]
@@ -429,7 +430,7 @@ def test_validation_columns_are_those_of_the_network_after_the_epoch(table, netw
     group = np.where(group == 2, 5, group)  # no sample of group 5 in validation: nan, not 0
     valid = np.flatnonzero(group < 2)
     clf = ERMClassifier(network(dropout=0.5), max_epochs=3, monitor=None, random_state=0)
-    clf.fit(X, y, sample_group=group, eval_set=(X[valid], y[valid], group[valid]))
+    clf.fit(X, y, sample_group=group, X_val=X[valid], y_val=y[valid], sample_group_val=group[valid])
     last = clf.history_.iloc[-1]
     hit = clf.predict(X[valid]) == y[valid]
     proba = clf.predict_proba(X[valid])[np.arange(len(valid)), y[valid]]
@@ -510,7 +511,9 @@ def test_classifier_keeps_the_network_of_the_best_epoch(table, network):
     X, y, group = table
     shared = {"lr": 0.5, "batch_size": 8, "random_state": 3}
     clf = ERMClassifier(network(), max_epochs=8, **shared)
-    clf.fit(X, y, eval_set=(X[:30], 1 - y[:30], group[:30]))  # gets worse while it trains
+    clf.fit(
+        X, y, X_val=X[:30], y_val=1 - y[:30], sample_group_val=group[:30]
+    )  # gets worse while it trains
     assert clf.best_epoch_ < 8
     stopped_there = ERMClassifier(network(), max_epochs=clf.best_epoch_, monitor=None, **shared)
     assert np.array_equal(_parameters(clf), _parameters(stopped_there.fit(X, y)))

@@ -90,6 +90,16 @@ def test_two_processes_end_with_the_same_batch_statistics(launch):
     _assert_same(second["batch-norm"], first["batch-norm"], rtol=0, atol=0)
 
 
+def test_two_processes_share_the_rows_of_recalibration(launch):
+    first, second, _ = launch
+    one = CASES["recalibrated"]()
+    assert len(one) == 4
+    for name, value in one.items():
+        assert torch.equal(first["recalibrated"][name], second["recalibrated"][name])
+        # float32 inputs of the norms, in batches of other rows; the sums are in float64
+        assert_allclose(first["recalibrated"][name], value, rtol=1e-5, atol=1e-6)
+
+
 def test_fewer_validation_rows_than_processes(launch):
     one = CASES["learned"](CASES["_one_validation_row"]())
     for results in launch[:2]:

@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from scipy.stats import chisquare
 
 from skspurious._engine import _samplers
-from skspurious._engine._loop import LabelledSamples, iterate_batches
+from skspurious._engine._batches import LabelledSamples, iterate_batches
 from skspurious._engine._samplers import (
     BalancedBatchSampler,
     CellBatchSampler,
@@ -188,10 +188,10 @@ def test_processes_share_the_batches_of_one_process(n_processes, batch_size):
             assert len({len(part["y"]) for part in parts}) == 1  # all processes step together
             together = torch.full((n_processes * len(parts[0]["y"]),), -1)
             for rank, part in enumerate(parts):
-                rows = torch.where(part["is_real"], part["index"], -1)
+                rows = torch.where(part["is_real"], part["position"], -1)
                 together[rank::n_processes] = rows
                 assert torch.equal(part["weight"], part["is_real"].float())
-                assert torch.equal(part["X"][:, 0].long(), part["index"])
+                assert torch.equal(part["X"][:, 0].long(), part["position"])
             assert torch.equal(together[together >= 0], batch)
 
 

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from torch import nn
 from torch.nn.utils import parametrize
 
-from skspurious._engine._loop import LabelledSamples
+from skspurious._engine._batches import LabelledSamples
 from skspurious._engine._masks import (
     add_masks,
     bake_masks,
@@ -327,23 +327,138 @@ def test_other_parametrizations_stay():
 # Batch normalisation
 
 
-def test_recalibration_is_the_mean_over_batches_and_changes_nothing_else():
-    norm = nn.BatchNorm1d(3)
-    net = nn.Sequential(norm, nn.Dropout(0.9), nn.BatchNorm1d(3, affine=False), nn.Linear(3, 2))
+class Normalised(nn.Module):
+    """Two batch norms on pictures, dropout between them, one on vectors, one that is not called."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.one_norm = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4)
+        self.dropout = nn.Dropout(0.9)
+        self.two_norm, self.two = nn.BatchNorm2d(3, affine=False), nn.Conv2d(4, 3, 3)
+        self.vector_norm = nn.BatchNorm1d(3, momentum=None)
+        self.idle_norm = nn.BatchNorm1d(3)
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x):
+        x = self.dropout(self.one_norm(self.one(x)).relu())
+        x = self.two_norm(input=self.two(x)).relu()
+        return self.head(self.vector_norm(x.mean((2, 3))))
+
+
+NORMS = ("one_norm", "two_norm", "vector_norm")
+
+
+def _recalibrated(net, x, rows, batch_size, runtime=None):
+    data = LabelledSamples(TensorSamples(x), torch.zeros(len(x), dtype=torch.int64))
+    rows = torch.as_tensor(rows)
+    recalibrate_batch_norms(net, data, rows, runtime or Runtime("cpu"), batch_size=batch_size)
+    return net
+
+
+def _reference_statistics(net, x):
+    """Of each batch norm, by the definitions, in float64, with all samples at once."""
+    net = copy.deepcopy(net).double()
+    found = {}
+
+    def normalise(name, x):
+        norm = net.get_submodule(name)
+        columns = x.movedim(1, -1).reshape(-1, x.shape[1])
+        mean = columns.mean(0)
+        squares = (columns - mean).square().sum(0)
+        found[name] = mean, squares / (len(columns) - 1)
+        scaled = (x.movedim(1, -1) - mean) / (found[name][1] + norm.eps).sqrt()
+        if norm.affine:
+            scaled = scaled * norm.weight + norm.bias
+        return scaled.movedim(-1, 1)
+
     with torch.no_grad():
-        norm.running_mean.fill_(7)
-    before = {k: v.clone() for k, v in net.named_parameters()}
-    x = _inputs(10, 3) * 2 + 1
-    data = LabelledSamples(TensorSamples(x), torch.zeros(10, dtype=torch.int64))
-    rows = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8])
-    recalibrate_batch_norms(net, data, rows, Runtime("cpu"), batch_size=4, n_passes=2)
-    assert_allclose(norm.running_mean, x[rows].mean(0), rtol=1e-5, atol=1e-6)
-    # dropout was off: the second layer saw what the first one gave
-    assert_allclose(net[2].running_mean, torch.zeros(3), atol=1e-5)
-    assert_allclose(net[2].running_var, torch.full((3,), 4 / 3), atol=0.05)
-    assert norm.momentum == 0.1
+        x = normalise("one_norm", net.one(x.double())).relu()
+        x = normalise("two_norm", net.two(x)).relu()
+        normalise("vector_norm", x.mean((2, 3)))
+    return found
+
+
+def _normalised():
+    """The network with scales, shifts and old statistics that matter, and inputs far from zero."""
+    net = _made(Normalised)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name in ("one_norm", "vector_norm"):
+            net.get_submodule(name).weight.uniform_(0.5, 2, generator=generator)
+            net.get_submodule(name).bias.uniform_(-1, 1, generator=generator)
+        for name in (*NORMS, "idle_norm"):
+            net.get_submodule(name).running_mean.fill_(7)
+            net.get_submodule(name).running_var.fill_(0.3)
+    # rows differ in law, so that what is left out or weighed twice is seen
+    return net, _inputs(11, 2, 8, 8) * torch.linspace(0.2, 3, 11)[:, None, None, None] + 5
+
+
+@fidelity
+@pytest.mark.parametrize("batch_size", [1, 4, 9, 100])
+def test_recalibration_is_exact_for_every_batch_size(batch_size):
+    net, x = _normalised()
+    rows = [10, 1, 2, 3, 4, 5, 6, 7, 8]
+    expected = _reference_statistics(net, x[rows])
+    _recalibrated(net, x, rows, batch_size)
+    for name, (mean, variance) in expected.items():
+        norm = net.get_submodule(name)
+        # float32 convolutions of 18 and 36 products: some 1e-6 of the values, which are about 5
+        assert_allclose(norm.running_mean, mean, rtol=1e-5, atol=1e-5, err_msg=name)
+        assert_allclose(norm.running_var, variance, rtol=5e-5, err_msg=name)
+
+
+@fidelity
+def test_recalibrated_layers_give_standardised_values_in_evaluation():
+    net, x = _normalised()
+    rows = torch.arange(11)
+    seen = {}
+    for name in NORMS:
+        net.get_submodule(name).register_forward_hook(
+            lambda norm, _, output, name=name: seen.update({name: (norm, output)})
+        )
+    _recalibrated(net, x, rows, 3)
+    net(x)
+    for norm, output in seen.values():
+        scale, shift = (norm.weight, norm.bias) if norm.affine else (1.0, 0.0)
+        columns = ((output.movedim(1, -1) - shift) / scale).reshape(-1, norm.num_features)
+        assert_allclose(columns.mean(0).detach(), torch.zeros(norm.num_features), atol=1e-5)
+        assert_allclose(columns.var(0).detach(), torch.ones(norm.num_features), rtol=1e-3)
+
+
+def test_recalibration_changes_nothing_else():
+    net, x = _normalised()
+    before = copy.deepcopy(net)
+    _recalibrated(net.train(), x, [0, 3, 4, 8, 9], 2)
     assert not any(module.training for module in net.modules())
-    for name, value in net.named_parameters():
+    assert [net.get_submodule(name).momentum for name in NORMS] == [0.1, 0.1, None]
+    for name, value in before.state_dict().items():
+        is_new = name.startswith(NORMS) and "running" in name
+        assert torch.equal(net.state_dict()[name], value) != is_new, name
+    assert not any(module._forward_pre_hooks for module in net.modules())
+
+
+def test_recalibration_takes_all_calls_of_a_layer_together():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2)
+
+        def forward(self, x):
+            return self.norm(x[:, :2]) - self.norm(x[:, 2:])
+
+    x = _inputs(7, 4) + torch.tensor([0.0, 1, 5, 9])
+    net = _recalibrated(Pair(), x, range(7), 3)
+    both = torch.cat([x[:, :2], x[:, 2:]])
+    assert_allclose(net.norm.running_mean, both.mean(0), rtol=1e-5)
+    assert_allclose(net.norm.running_var, both.var(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_rows", [0, 1])
+def test_recalibration_with_too_few_rows_for_a_variance_changes_nothing(n_rows):
+    net, x = _normalised()
+    before = copy.deepcopy(net.state_dict())
+    _recalibrated(net, x, torch.arange(n_rows), 4)
+    for name, value in net.state_dict().items():
         assert torch.equal(value, before[name])
 
 

@@ -17,18 +17,25 @@ from torch import nn
 from skspurious import (
     BalancedRetrainer,
     ERMClassifier,
+    GEORGEClassifier,
     GroupDROClassifier,
     JTTClassifier,
     LastLayerRetrainer,
     NSFClassifier,
     PrunedRetrainer,
     PruSCNetwork,
-    make_george,
-    make_spare,
+    SPAREClassifier,
 )
+from skspurious._engine._batches import LabelledSamples
 from skspurious._engine._callbacks import Callback
+from skspurious._engine._masks import recalibrate_batch_norms
+from skspurious._engine._runtime import Runtime
+from skspurious.data import TensorSamples
+from skspurious.group_inference import KMeansGroups, SpareGroups
 
 N_SAMPLES, N_VALID = 103, 31
+# Of the data; in a list, so that the shift of conftest.py is not added once more.
+SEED = [int(os.environ.get("SKSPURIOUS_TEST_SEED", "0"))]
 
 SHARED = {"max_epochs": 4, "batch_size": 14, "lr": 0.05, "random_state": 0, "device": "cpu"}
 DRO = partial(GroupDROClassifier, **SHARED, step_size=0.3)
@@ -65,36 +72,37 @@ STAGED = {
     "jtt": partial(JTTClassifier, **SHARED, init_epochs=2, up_weight=4),
     "jtt-cross-fitted": partial(JTTClassifier, **SHARED, cross_fit=3, up_weight=4),
     "dfr": partial(LastLayerRetrainer, **SHARED),
-    "nsf": partial(NSFClassifier, **SHARED, n_transform_steps=20, n_head_steps=20, nsf_lr=0.1),
+    "nsf": partial(NSFClassifier, **SHARED, transform_steps=20, head_steps=20, nsf_lr=0.1),
     "nsf-fine-tuned": partial(
-        NSFClassifier, **SHARED, n_transform_steps=20, n_head_steps=20, fine_tune_epochs=2
+        NSFClassifier, **SHARED, transform_steps=20, head_steps=20, fine_tune_epochs=2
     ),
     "pruned": partial(PrunedRetrainer, **SHARED, score_epochs=2),
-    "george": partial(make_george, **SHARED, n_clusters=2),
+    "george": partial(GEORGEClassifier, **SHARED, group_method=KMeansGroups(n_clusters=2)),
     "spare-epoch-by-silhouette": partial(
-        make_spare,
+        SPAREClassifier,
         **SHARED,
-        n_clusters=2,
+        group_method=SpareGroups(n_clusters=2),
         init_epochs=3,
         epoch_selector="silhouette",
         warm_start=True,
     ),
     "prusc": partial(
-        PruSCNetwork, **SHARED, n_clusters=2, mask_steps=10, mask_lr=0.3, mask_batch_size=8
+        PruSCNetwork, **SHARED | {"batch_size": 8}, n_clusters=2, mask_steps=10, mask_lr=0.3
     ),
 }
 
 
 def make_data():
     """X, y, groups and weights of training and validation samples."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(SEED)
     n = N_SAMPLES + N_VALID
     X = rng.normal(size=(n, 5)).astype(np.float32)
     y = (X[:, 0] + rng.normal(size=n) > 0).astype(int)
     group = rng.choice(3, p=[0.7, 0.2, 0.1], size=n)
     weight = rng.uniform(0, 2, size=n)
     train = tuple(a[:N_SAMPLES] for a in (X, y, group, weight))
-    return train, tuple(a[N_SAMPLES:] for a in (X, y, group))
+    X_val, y_val, group_val = (a[N_SAMPLES:] for a in (X, y, group))
+    return train, {"X_val": X_val, "y_val": y_val, "sample_group_val": group_val}
 
 
 def make_network():
@@ -113,9 +121,7 @@ def fit(name, **params):
         weight = weight[:9]
         clf.set_params(batch_size=1)
     weighted = name.endswith("-weights") and not name.startswith("balanced")
-    return clf.fit(
-        data, y, sample_group=group, sample_weight=weight if weighted else None, eval_set=valid
-    )
+    return clf.fit(data, y, sample_group=group, sample_weight=weight if weighted else None, **valid)
 
 
 def fit_staged(name):
@@ -125,7 +131,7 @@ def fit_staged(name):
     clf = STAGED[name](module=make_network())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about data without a shortcut
-        return clf.fit(X, y, sample_group=group if needs_groups else None, eval_set=valid)
+        return clf.fit(X, y, sample_group=group if needs_groups else None, **valid)
 
 
 def learned(clf):
@@ -192,14 +198,26 @@ def _batch_norm():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
-    return GroupDROClassifier(network, **SHARED).fit(X, y, sample_group=group, eval_set=valid)
+    return GroupDROClassifier(network, **SHARED).fit(X, y, sample_group=group, **valid)
 
 
 def _one_validation_row():
     """Fewer validation rows than processes."""
     (X, y, *_), _ = make_data()
     clf = ERMClassifier(make_network(), **SHARED | {"max_epochs": 1})
-    return clf.fit(X, y, eval_set=(X[:1], y[:1]))
+    return clf.fit(X, y, X_val=X[:1], y_val=y[:1])
+
+
+def recalibrated():
+    """Statistics of two batch norms over 103 rows, in batches of 10: a process has 52 or 51."""
+    (X, y, *_), _ = make_data()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.BatchNorm1d(4))
+    data = LabelledSamples(TensorSamples(torch.from_numpy(X)), torch.from_numpy(y))
+    rows = torch.arange(N_SAMPLES)
+    recalibrate_batch_norms(network, data, rows, Runtime("cpu"), batch_size=10)
+    return {name: buffer for name, buffer in network.named_buffers() if "running" in name}
 
 
 def searched(n_jobs):
@@ -219,6 +237,7 @@ def main(folder):
     results["resumed"] = learned(_resumed(folder / "checkpoints"))
     results["rows-without-a-seed"] = _rows_without_a_seed(rank)
     results["batch-norm"] = learned(_batch_norm())
+    results["recalibrated"] = recalibrated()
     results["one-validation-row"] = learned(_one_validation_row())
     results["parallel-search"] = searched(n_jobs=2)
     noise = Noise()
