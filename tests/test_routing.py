@@ -20,12 +20,13 @@ from skspurious import (
     ERMClassifier,
     GroupDROClassifier,
     GroupedData,
+    SPAREClassifier,
     SpuriousGroupInferrer,
     TorchFeatureExtractor,
-    make_spare,
     worst_group_scorer,
 )
 from skspurious.datasets import make_spurious_classification
+from skspurious.group_inference import KMeansGroups, SpareGroups
 from skspurious.metrics import worst_group_accuracy
 from skspurious.model_selection import EveryGroupKFold
 
@@ -48,11 +49,9 @@ def routing():
 class SeenGroups(GroupDROClassifier):
     """GroupDRO that remembers what reached ``fit``."""
 
-    def fit(self, X, y, *, sample_group=None, sample_weight=None, eval_set=None):
+    def fit(self, X, y, *, sample_group=None, sample_weight=None):
         self.seen_rows_, self.seen_groups_ = X, sample_group
-        return super().fit(
-            X, y, sample_group=sample_group, sample_weight=sample_weight, eval_set=eval_set
-        )
+        return super().fit(X, y, sample_group=sample_group, sample_weight=sample_weight)
 
 
 def _reference_scores(clf, X, y, group, cv):
@@ -126,7 +125,7 @@ def test_grouped_data_in_parallel_gives_the_same(data):
 
 def test_label_free_search_scores_by_inferred_groups(data):
     X, y, _ = data
-    clf = GroupDROClassifier(group_inferrer=SpuriousGroupInferrer(n_init=2), **FAST)
+    clf = GroupDROClassifier(group_inferrer=SpuriousGroupInferrer(KMeansGroups(n_init=2)), **FAST)
     search = GridSearchCV(clf, GRID, scoring=worst_group_scorer, cv=2, error_score="raise")
     search.fit(X, y)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
@@ -142,15 +141,15 @@ def test_label_free_search_end_to_end(data):
     X, y, _ = data
     find = make_pipeline(
         TorchFeatureExtractor(ERMClassifier(lr=0.1, max_epochs=1), output="proba"),
-        SpuriousGroupInferrer(method="spare", n_init=2),
+        SpuriousGroupInferrer(SpareGroups(n_init=2)),
     )
     clf = BalancedRetrainer(group_inferrer=find, **FAST)
-    grid = {**GRID, "group_inferrer__spuriousgroupinferrer__n_clusters": [2, 3]}
+    grid = {**GRID, "group_inferrer__spuriousgroupinferrer__method__n_clusters": [2, 3]}
     search = GridSearchCV(clf, grid, scoring=worst_group_scorer, cv=2, error_score="raise")
     search.fit(X, y)
     assert len(search.cv_results_["params"]) == 4
     assert not hasattr(find[-1], "labels_")
-    n_clusters = search.best_params_["group_inferrer__spuriousgroupinferrer__n_clusters"]
+    n_clusters = search.best_params_["group_inferrer__spuriousgroupinferrer__method__n_clusters"]
     assert len(search.best_estimator_.groups_) == 2 * n_clusters
 
 
@@ -159,7 +158,7 @@ def test_pipeline_of_extractor_inferrer_and_classifier(data):
     early = ERMClassifier(lr=0.1, max_epochs=1, random_state=0)
     pipeline = make_pipeline(
         TorchFeatureExtractor(early, output="logits"),
-        SpuriousGroupInferrer(n_init=2, random_state=0),
+        SpuriousGroupInferrer(KMeansGroups(n_init=2), random_state=0),
         GroupDROClassifier(lr=0.1, **FAST),
     ).fit(X, y)
     inferrer, clf = pipeline[1], pipeline[-1]
@@ -179,7 +178,7 @@ def test_pipeline_of_extractor_inferrer_and_classifier_in_a_search(data):
     X, y, group = data
     pipeline = make_pipeline(
         TorchFeatureExtractor(ERMClassifier(lr=0.1, max_epochs=1), output="logits"),
-        SpuriousGroupInferrer(n_init=2),
+        SpuriousGroupInferrer(KMeansGroups(n_init=2)),
         GroupDROClassifier(**FAST),
     )
     grid = {"groupdroclassifier__lr": [1e-3, 0.1]}
@@ -292,9 +291,9 @@ def test_cross_val_predict_and_train_test_split(data):
     )
 
 
-def test_make_spare_in_cross_validation(data):
+def test_spare_in_cross_validation(data):
     X, y, _ = data
-    clf = make_spare(init_epochs=1, lr=0.1, **FAST)
+    clf = SPAREClassifier(init_epochs=1, lr=0.1, **FAST)
     result = cross_validate(clf, X, y, scoring=worst_group_scorer, cv=2, error_score="raise")
     assert np.isfinite(result["test_score"]).all()
 
@@ -344,10 +343,12 @@ def test_routing_keeps_grouped_data_and_inferrers_working(data):
     for clf, samples in (
         (GroupDROClassifier(lr=0.1, **FAST), GroupedData(X, group)),
         (
-            GroupDROClassifier(group_inferrer=SpuriousGroupInferrer(n_init=2), lr=0.1, **FAST),
+            GroupDROClassifier(
+                group_inferrer=SpuriousGroupInferrer(KMeansGroups(n_init=2)), lr=0.1, **FAST
+            ),
             X,
         ),
-        (make_spare(lr=0.1, **FAST), X),
+        (SPAREClassifier(lr=0.1, **FAST), X),
     ):
         result = cross_validate(
             clf, samples, y, scoring=worst_group_scorer, cv=2, error_score="raise"

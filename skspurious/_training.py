@@ -1,0 +1,230 @@
+"""How an estimator trains: its shared parameters as settings of the loop, and what comes out."""
+
+import re
+from dataclasses import dataclass, field, replace
+from numbers import Integral
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from skspurious._engine._batches import LabelledSamples, iterate_batches
+from skspurious._engine._callbacks import Callback, ProgressBar
+from skspurious._engine._checkpoint import fingerprint
+from skspurious._engine._config import LoopConfig
+from skspurious._engine._modules import check_output, weights_transform
+from skspurious._engine._runtime import Runtime
+from skspurious._preparation import prepare
+from skspurious.data import TensorSamples
+from skspurious.utils._random import check_private_random_state
+
+# Parameters that change nothing about the result, and so do not tell two runs apart.
+_NOT_IN_FINGERPRINT = ("callbacks", "checkpoint_dir", "device", "num_workers", "verbose")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a method's training gives.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The fitted network.
+    history : list of dict
+        Rows of ``history_``.
+    best_epoch : int, default=None
+        Epoch whose network was kept; None without validation.
+    learned : dict, default={}
+        Learned attributes by name, each with its underscore at the end. They are set when all
+        else is done, and may replace attributes that every classifier has.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skspurious.extend import Trained
+    >>> trained = Trained(nn.Linear(3, 2), [{"epoch": 1}], learned={"error_rate_": 0.25})
+    >>> trained.best_epoch is None
+    True
+    """
+
+    module: nn.Module
+    history: list[dict]
+    best_epoch: int | None = None
+    learned: dict[str, Any] = field(default_factory=dict)
+
+
+def begin_fit(estimator, X, y, *, group_inferrer=None, **given):
+    """Everything up to the training: checks, groups, and the initial network.
+
+    Parameters
+    ----------
+    estimator : TrainingParameters
+    X, y : as passed to ``fit``
+    group_inferrer : estimator or None
+        Unfitted.
+    **given
+        What else was passed to ``fit``.
+
+    Returns
+    -------
+    runtime : Runtime
+    data : FitData
+    module : nn.Module
+        The estimator's own, to be changed.
+    seeds : list of two ints
+        Of the sampler, and of dropout and augmentation.
+    """
+    runtime = Runtime(estimator.device, estimator.precision)
+    seeds = runtime.agree(
+        check_private_random_state(estimator.random_state).randint(2**31 - 1, size=5)
+    ).tolist()
+    data = prepare(estimator, X, y, group_inferrer=group_inferrer, seeds=seeds[:2], **given)
+    estimator._check_data(data)
+    module = estimator._initial_module(data, seed=seeds[2])
+    check_module(estimator, module, data, runtime)
+    return runtime, data, module, seeds[3:]
+
+
+def run_stage(estimator, module, stage, train, valid, runtime):
+    """Train ``module`` in place, in one run of the loop.
+
+    Parameters
+    ----------
+    estimator : BaseTorchClassifier
+        Its parameters say how to train.
+    module : nn.Module
+        The network.
+    stage : Stage
+        The loss, the sampler, and what differs from the estimator's parameters.
+    train : LabelledSamples
+        Samples to train on, such as ``data.train`` or a part of it, ``data.train.take(rows)``.
+    valid : LabelledSamples or None
+        Samples to evaluate after each epoch, ``data.valid``. With None the last epoch is kept.
+    runtime : Runtime
+        The ``runtime`` that ``_train`` was given.
+
+    Returns
+    -------
+    result : LoopResult
+        ``history`` (list of dict), ``best_epoch`` and ``objective``.
+
+    Raises
+    ------
+    TypeError
+        If an item of ``callbacks`` is not a Callback.
+    ValueError
+        If training diverges.
+
+    Examples
+    --------
+    >>> from skspurious.extend import (
+    ...     BaseTorchClassifier, Objective, Stage, Trained, UniformSampler, run_stage
+    ... )
+    >>> class Plain(BaseTorchClassifier):
+    ...     def _train(self, module, data, runtime, seeds):
+    ...         sampler = UniformSampler(len(data.train), seed=seeds[0])
+    ...         stage = Stage("plain", Objective(), sampler, seed=seeds[1])
+    ...         result = run_stage(self, module, stage, data.train, data.valid, runtime)
+    ...         return Trained(module, result.history, result.best_epoch)
+    >>> Plain(max_epochs=2).fit([[0.0], [1.0]], [0, 1]).history_["stage"].tolist()
+    ['plain', 'plain']
+    """
+    config = loop_config(estimator, train, valid)
+    if config.checkpoint_dir is not None:
+        config = replace(config, fingerprint=_fingerprint(estimator, module, stage, train, valid))
+    return stage.run(module, train, valid, runtime, config)
+
+
+def loop_config(estimator, train, valid=None):
+    """The shared parameters as settings of the loop."""
+    train_transform, eval_transform = transforms_of(estimator, train.samples)
+    if valid is not None:
+        _, eval_transform = transforms_of(estimator, valid.samples)
+    callbacks = list(estimator.callbacks or [])
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(
+                f"callbacks has a {type(callback).__name__}; expected instances of Callback."
+            )
+    if estimator.verbose:
+        callbacks.append(ProgressBar())
+    return LoopConfig(
+        max_epochs=estimator.max_epochs,
+        batch_size=estimator.batch_size,
+        lr=estimator.lr,
+        optimizer=estimator.optimizer,
+        optimizer_params=estimator.optimizer_params,
+        weight_decay=estimator.weight_decay,
+        lr_schedule=estimator.lr_schedule,
+        max_grad_norm=estimator.max_grad_norm,
+        gradient_accumulation=estimator.gradient_accumulation,
+        train_transform=train_transform,
+        eval_transform=eval_transform,
+        monitor=estimator._monitored(valid),
+        patience=estimator.n_epochs_no_change if estimator.early_stopping else None,
+        num_workers=estimator.num_workers,
+        compile=estimator.compile,
+        checkpoint_dir=estimator.checkpoint_dir,
+        callbacks=callbacks,
+    )
+
+
+def transforms_of(estimator, samples):
+    """Batch transforms of training and evaluation; the first may add augmentation.
+
+    The preprocessing of ``weights`` acts on batches of arrays and tensors. Files have it one by
+    one, as they are read, and datasets have their own.
+    """
+    default = None
+    if isinstance(samples, TensorSamples):
+        default = weights_transform(estimator.module, estimator.weights)
+    evaluation = default if estimator.eval_transform is None else estimator.eval_transform
+    training = evaluation if estimator.train_transform is None else estimator.train_transform
+    return training, evaluation
+
+
+def check_module(estimator, module, data, runtime):
+    """Raise where the network's output does not fit the classes, before training."""
+    module.to(runtime.device)
+    rows = torch.arange(min(2, len(data.train)))
+    with runtime.fork_rng():
+        batch = next(
+            iterate_batches(
+                data.train,
+                rows,
+                runtime,
+                batch_size=2,
+                transform=transforms_of(estimator, data.train.samples)[1],
+                is_shared=False,
+            )
+        )
+        check_output(module, batch["X"], len(data.classes))
+
+
+def _fingerprint(estimator, module, stage, train, valid):
+    """What tells this run from another."""
+    if not isinstance(estimator.random_state, Integral):
+        raise ValueError(
+            "checkpoint_dir needs an integer random_state, so that the same fit started "
+            f"again is the same run; got random_state={estimator.random_state!r}."
+        )
+    params = estimator.get_params(deep=False)
+    params = {k: v for k, v in params.items() if k not in _NOT_IN_FINGERPRINT}
+    state, sampler = stage.objective.state_dict(), vars(stage.sampler)
+    parts = [type(estimator).__qualname__, params, module, state, sampler]
+    data: LabelledSamples | None
+    for data in (train, valid):
+        if data is not None:
+            parts += [data.samples.identity(), data.y, data.group, data.weight]
+    return fingerprint(*parts)
+
+
+def history_frame(history, groups, valid_groups):
+    """History as a DataFrame, its group columns named by the groups' values."""
+
+    def name(column):
+        values = valid_groups if column.startswith("valid_") else groups
+        return re.sub(r"_group_(\d+)$", lambda m: f"[{values[int(m[1])]}]", column)
+
+    return pd.DataFrame(history).rename(columns=name)
