@@ -1,7 +1,21 @@
 """What the data sets share: labels, attributes, group numbers and descriptions."""
 
+from numbers import Integral, Real
+
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
+
+from skspurious.utils._sklearn_compat import Interval
+
+# What the parameters of all make_* functions may be.
+SYNTHETIC_CONSTRAINTS = {
+    "n_samples": [Interval(Integral, 1, None, closed="left")],
+    "n_classes": [Interval(Integral, 2, None, closed="left")],
+    "n_attributes": [Interval(Integral, 2, None, closed="left"), None],
+    "correlation_strength": [Interval(Real, 0, 1, closed="both")],
+    "label_noise": [Interval(Real, 0, 1, closed="both")],
+    "random_state": ["random_state"],
+}
 
 # Ten hues, 36 degrees apart; the names of the hues of 2, 5 or 10 attributes.
 _HUE_NAMES = (
@@ -54,6 +68,27 @@ def flip_labels(y, *, n_classes, n_flipped, rng):
     flipped = y.copy()
     flipped[rows] = (y[rows] + shift[rows]) % n_classes
     return flipped
+
+
+def draw_labels_and_attributes(
+    n_samples, n_classes, n_attributes, correlation_strength, label_noise, rng
+):
+    """Clean label, attribute, and label with noise."""
+    label = draw_labels(n_samples, n_classes, rng)
+    attribute = assign_attributes(
+        label,
+        n_classes=n_classes,
+        n_attributes=n_attributes,
+        correlation_strength=correlation_strength,
+        rng=rng,
+    )
+    n_flipped = int(np.floor(label_noise * n_samples + 0.5))
+    return label, attribute, flip_labels(label, n_classes=n_classes, n_flipped=n_flipped, rng=rng)
+
+
+def number_names(word, n):
+    """Names such as "class 0", "class 1"."""
+    return np.array([f"{word} {i}" for i in range(n)])
 
 
 def make_bunch(*, target, spurious_attribute, target_names, attribute_names, DESCR, **fields):

@@ -66,7 +66,7 @@ def load_spurious_digits(
         Height and width in pixels, 8 at least. Pixels are repeated as often as they fit, and the
         rest is a border of background.
     random_state : int, RandomState instance or None, default=0
-        Decides which images have the wrong colour, and the order of the rows. Not the split.
+        Decides which images have the wrong colour, and the order of the rows. The split is fixed.
 
     Returns
     -------
@@ -91,6 +91,11 @@ def load_spurious_digits(
         DESCR : str
             What this is, with the size of every group.
 
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
     See Also
     --------
     fetch_spuco_mnist : The same idea on 70,000 larger images.
@@ -107,8 +112,8 @@ def load_spurious_digits(
     so that what is learned about a digit on one colour helps on the others.
 
     An image of the validation and test splits occurs once on every colour. Within a group all
-    images differ, so intervals of a group's accuracy are right; those of the average would take
-    copies for new images.
+    images differ, so intervals of a group's accuracy are right; an interval of the average would
+    count the copies as independent images.
 
     References
     ----------

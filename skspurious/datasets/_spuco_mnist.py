@@ -84,20 +84,20 @@ def fetch_spuco_mnist(
         Training and validation split share MNIST's training set, the test split is MNIST's.
     correlation_strength : float, default=0.995
         Share of each class, in the training split, that has the colour of the class: exactly,
-        rounded down. The colours of the others are random. Without effect on other splits.
+        rounded down. The colours of the others are random. Has no effect on other splits.
     magnitude : {"large", "medium", "small"}, default="large"
         Where the pixels without ink are coloured: everywhere, or in the 4 by 4 or the 2 by 2
         pixels of the upper left corner. The other pixels without ink stay black.
     label_noise : float, default=0.0
         Share of the training split, rounded down, whose label is another, random one. The colour
-        goes with the clean label. Without effect on other splits.
+        goes with the clean label. Has no effect on other splits.
     download_if_missing : bool, default=False
         Whether to download MNIST through torchvision into ``data_home`` where it is missing.
     validation_fraction : float, default=0.2
         Share of each digit of MNIST's training set, rounded down, that is for validation.
     random_state : int, RandomState instance or None, default=0
-        Decides colours, label noise and the order of the rows. Not which images are for
-        validation: no image is in two splits, whatever the state.
+        Decides colours, label noise and the order of the rows. Which images are for validation is
+        fixed: no image is in two splits, whatever the state.
 
     Returns
     -------
@@ -146,7 +146,7 @@ def fetch_spuco_mnist(
       for one image where the number is no multiple of 5 (450 to 507 a group);
     - test (10,000): 2,115, 2,042, 1,874, 1,986 and 1,983 images, likewise (374 to 423 a group).
 
-    This is the data set of SpuCo 2.0.3 [1]_. The same are: the classes; the image size; the
+    This is the data set of SpuCo 2.0.3 [1]_. These agree with it: the classes; the image size; the
     colours; which pixels get them; the sizes of the splits, of their classes, and of the groups
     whose colour is that of the class; that the other images of the training split get any of the
     other colours at random, so that the smallest groups vary with ``random_state`` (the 51 images

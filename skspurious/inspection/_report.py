@@ -46,7 +46,7 @@ def write_report(path, *, title, sections):
     Parameters
     ----------
     path : str or Path
-        The file to write; its folder is made if need be. An existing file is replaced.
+        The file to write; its folder is made if it is missing. An existing file is replaced.
 
     title : str
         Title of the page.
@@ -64,7 +64,7 @@ def write_report(path, *, title, sections):
     Raises
     ------
     TypeError
-        If an item is none of these.
+        If an item of a section is of another kind.
 
     Examples
     --------

@@ -3,9 +3,8 @@
 import numpy as np
 from sklearn.utils import check_consistent_length, column_or_1d
 
-from skspurious.data import encode_groups
-from skspurious.metrics._groups import worst_group_accuracy
-from skspurious.metrics._scorer import _infer_groups
+from skspurious.data import encode_groups, infer_groups
+from skspurious.metrics._accuracy import worst_group_accuracy
 
 __all__ = ["cluster_robust_accuracy"]
 
@@ -13,9 +12,9 @@ __all__ = ["cluster_robust_accuracy"]
 def cluster_robust_accuracy(y_true, y_pred, *, cluster, X=None, min_size=1):
     """Accuracy of the inferred group on which it is lowest.
 
-    Where groups are not labelled, the worst cluster is closer to the worst group than the
-    accuracy over all samples is [1]_: a measuring tool, also for classifiers that were trained
-    without groups.
+    Where groups are not labelled, the accuracy on the worst cluster is closer to that on the worst
+    group than the accuracy over all samples is [1]_. It can be measured for any classifier, also
+    for one that was trained without groups.
 
     Parameters
     ----------
@@ -24,11 +23,11 @@ def cluster_robust_accuracy(y_true, y_pred, *, cluster, X=None, min_size=1):
     y_pred : array-like of shape (n_samples,)
         Predicted classes.
     cluster : array-like of shape (n_samples,), or fitted estimator
-        Cluster of each sample, such as ``inferrer.predict(Z, y=y_true)``; or what infers it from
-        `X`: a ``SpuriousGroupInferrer``, a Pipeline ending in one, or a classifier with a
-        ``group_inferrer_``.
+        Cluster of each sample, such as ``inferrer.predict(Z, y=y_true)``; or an estimator that
+        infers it from `X`: a ``SpuriousGroupInferrer``, a Pipeline ending in one, or a classifier
+        with a ``group_inferrer_``.
     X : samples, default=None
-        What that estimator takes. Only needed with an estimator.
+        Samples that the estimator takes; only needed where `cluster` is one.
     min_size : int, default=1
         Clusters with fewer of these samples are left out.
 
@@ -65,7 +64,7 @@ def cluster_robust_accuracy(y_true, y_pred, *, cluster, X=None, min_size=1):
                 f"cluster is a {type(cluster).__name__}: give X=, the samples whose clusters it "
                 "infers, or the clusters themselves."
             )
-        found, _, _ = _infer_groups(cluster, X, y_true)
+        found, _, _ = infer_groups(cluster, X, y_true)
         if found is None:
             raise ValueError(
                 f"cluster is a {type(cluster).__name__} that infers no groups: give a fitted "

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics.cluster import contingency_matrix
 
 from skspurious.data import encode_groups
 
@@ -15,7 +16,7 @@ def group_inference_report(sample_group_true, sample_group_inferred, y):
     Cluster numbers mean nothing by themselves, so nothing here assumes that an inferred id
     equals a true one. Purity is the share of samples whose true group is the most frequent one
     of their cluster. The minority of a class is its smallest true group; it is matched with the
-    cluster whose F1 score against it is highest (of equals, the one of higher precision).
+    cluster whose F1 score against it is highest (of equal ones, the one with higher precision).
 
     Parameters
     ----------
@@ -38,8 +39,8 @@ def group_inference_report(sample_group_true, sample_group_inferred, y):
     Notes
     -----
     Purity grows with the number of clusters, up to 1 for one cluster per sample; the adjusted
-    Rand index and the minority's F1 do not. The index over all samples counts the agreement on
-    the classes, which are given, so it is higher than that of the classes.
+    Rand index and the minority's F1 do not. The index over all samples also counts the
+    agreement on the classes, which are given, so it is higher than the indices within the classes.
 
     References
     ----------
@@ -65,32 +66,8 @@ def group_inference_report(sample_group_true, sample_group_inferred, y):
     rows, n_pure = [], 0
     for c in range(len(classes)):
         inside = label == c
-        t, k = true[inside], inferred[inside]
-        table = _contingency(t, k, len(true_values), len(inferred_values))
-        sizes, cluster_sizes = table.sum(axis=1), table.sum(axis=0)
-        n_pure += table.max(axis=0).sum()
-        row = {
-            "n": len(t),
-            "n_groups": np.count_nonzero(sizes),
-            "n_clusters": np.count_nonzero(cluster_sizes),
-            "ari": float(adjusted_rand_score(t, k)),
-            "purity": float(table.max(axis=0).sum() / len(t)),
-        }
-        if row["n_groups"] > 1:
-            present = np.flatnonzero(sizes)
-            minority = present[np.argmin(sizes[present])]
-            hits = table[minority]
-            f1 = 2 * hits / (sizes[minority] + cluster_sizes)
-            precision = hits / np.maximum(cluster_sizes, 1)
-            best = int(np.lexsort((precision, f1))[-1])
-            row |= {
-                "minority_group": true_values[minority],
-                "minority_n": int(sizes[minority]),
-                "matched_cluster": inferred_values[best],
-                "precision": float(precision[best]),
-                "recall": float(hits[best] / sizes[minority]),
-                "f1": float(f1[best]),
-            }
+        row, n_pure_here = _compare(true[inside], inferred[inside], true_values, inferred_values)
+        n_pure += n_pure_here
         rows.append(row)
     report = pd.DataFrame(rows, index=classes.tolist(), columns=_COLUMNS)
     pairs = label * len(true_values) + true, label * len(inferred_values) + inferred
@@ -116,6 +93,31 @@ _COLUMNS = [
 ]
 
 
-def _contingency(true, inferred, n_true, n_inferred):
-    counts = np.bincount(true * n_inferred + inferred, minlength=n_true * n_inferred)
-    return counts.reshape(n_true, n_inferred)
+def _compare(true, inferred, true_values, inferred_values):
+    """Row of the report for one class, and its samples of the most frequent groups."""
+    table = contingency_matrix(true, inferred, sparse=True).tocsr()  # of what occurs, in order
+    groups, clusters = np.unique(true), np.unique(inferred)
+    sizes, cluster_sizes = np.bincount(true)[groups], np.bincount(inferred)[clusters]
+    n_pure = table.max(axis=0).sum()
+    row = {
+        "n": len(true),
+        "n_groups": len(groups),
+        "n_clusters": len(clusters),
+        "ari": float(adjusted_rand_score(true, inferred)),
+        "purity": float(n_pure / len(true)),
+    }
+    if len(groups) > 1:
+        minority = int(np.argmin(sizes))
+        hits = table[[minority]].toarray().ravel()
+        f1 = 2 * hits / (sizes[minority] + cluster_sizes)
+        precision = hits / cluster_sizes
+        best = int(np.lexsort((precision, f1))[-1])
+        row |= {
+            "minority_group": true_values[groups[minority]],
+            "minority_n": int(sizes[minority]),
+            "matched_cluster": inferred_values[clusters[best]],
+            "precision": float(precision[best]),
+            "recall": float(hits[best] / sizes[minority]),
+            "f1": float(f1[best]),
+        }
+    return row, n_pure

@@ -12,7 +12,7 @@ from skspurious.functional._metrics import (
     group_means,
     wilson_interval,
 )
-from skspurious.metrics._groups import (
+from skspurious.metrics._checks import (
     check_empty,
     empty_error,
     group_index,
@@ -31,8 +31,7 @@ class GroupReport(pd.DataFrame):
 
     One row per group, in group order, with columns ``n``, ``accuracy``, ``low``, ``high`` (the
     Wilson interval) and ``gap`` (accuracy minus the average), and ``n_train`` where the training
-    mix is known. What is computed from it (a selection, a copy, a sorted table) is a plain
-    DataFrame.
+    mix is known. Selecting, copying or sorting gives a plain DataFrame without the summary.
 
     Attributes
     ----------
@@ -128,7 +127,8 @@ class GroupReport(pd.DataFrame):
         buf : str, path or file-like, default=None
             Where to write. None returns the text.
         **kwargs : dict
-            With any keyword of ``DataFrame.to_html``, that method's plain table.
+            Keywords of ``DataFrame.to_html``. With any of them the result is that method's plain
+            table, without the summary.
 
         Returns
         -------
@@ -176,7 +176,7 @@ def group_report(
     train_group=None,
     group_sizes=None,
     groups=None,
-    empty="nan",
+    empty="raise",
     confidence=0.95,
 ):
     r"""Accuracy of every group with its interval, and the averages by their names.
@@ -193,13 +193,14 @@ def group_report(
         Group of each training sample. Adds the column ``n_train`` and the adjusted accuracy, the
         average under the training mix (see :func:`adjusted_accuracy`).
     group_sizes : mapping or Series from group to number, default=None
-        Instead of ``train_group``: the training size of each group.
+        Instead of ``train_group``: the training size of each group, 0 for a group that is not in
+        it.
     groups : array-like of shape (n_groups,), default=None
         The groups to expect, in the order of the rows. By default those that occur in
         ``sample_group`` or in training, sorted.
-    empty : {"raise", "nan"}, default="nan"
-        What an expected group without samples does: raise a ValueError, or show a row of NaN, so
-        that the worst-group accuracy is NaN too.
+    empty : {"raise", "nan"}, default="raise"
+        What to do with an expected group without samples: raise a ValueError, or show a row of NaN,
+        so that the worst-group accuracy is NaN too.
     confidence : float, default=0.95
         Confidence level of the Wilson intervals.
 
@@ -211,10 +212,16 @@ def group_report(
         ``average_accuracy`` and ``adjusted_accuracy``. Prints as text, shows as HTML in a
         notebook.
 
+    Raises
+    ------
+    ValueError
+        If there are no samples, lengths differ, a sample has a group that is not among
+        ``groups``, or an expected group is empty and ``empty="raise"``.
+
     Notes
     -----
-    The interval is that of each group alone. The minimum over many small groups is biased
-    downwards: with enough of them, one is low by chance.
+    Each interval is for its group alone. With many small groups one is low by chance, so the
+    lowest accuracy that is observed tends to be below the true accuracy of the worst group.
 
     Examples
     --------
@@ -269,7 +276,7 @@ def group_report(
 def _union(values, sizes):
     """Sorted union of the groups that occur and those of training."""
     present = set(values.tolist())
-    extra = [group for group in sizes if group not in present]
+    extra = [group for group, size in sizes.items() if size > 0 and group not in present]
     if not extra:
         return values
     rows = np.empty(len(values) + len(extra), dtype=object)

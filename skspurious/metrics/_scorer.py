@@ -4,11 +4,11 @@ import copy
 import inspect
 
 import numpy as np
-from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from skspurious.data import unpack_groups
-from skspurious.metrics._groups import check_empty, worst_group
+from skspurious.data import infer_groups, resolve_groups, unpack_groups
+from skspurious.metrics._checks import check_empty
+from skspurious.metrics._group_metric import worst_group_metric
 from skspurious.metrics._named import get_metric
 
 __all__ = ["make_worst_group_scorer", "worst_group_scorer"]
@@ -75,19 +75,13 @@ class _WorstGroupScorer:
         """
         metric = self._get_metric()
         labels = getattr(estimator, "classes_", None)
-        X, group, _ = unpack_groups(X, sample_group)  # predict never needs the groups
-        if group is None and self.group_inferrer is not None:
-            group, _, _ = _infer_groups(self.group_inferrer, X, y)
-            if group is None:
-                raise TypeError(
-                    "group_inferrer must be a fitted inferrer with predict(X, y=y), or a Pipeline "
-                    f"that ends in one; got {self.group_inferrer!r}."
-                )
-        elif group is None:
-            group, estimator, X = _infer_groups(estimator, X, y)
+        found = resolve_groups(X, y, sample_group=sample_group, group_inferrer=self.group_inferrer)
+        X, group = unpack_groups(X)[0], found.sample_group  # predict never needs the groups
+        if group is None:
+            group, estimator, X = infer_groups(estimator, X, y)
         if group is None:
             raise ValueError(_NO_GROUPS.format(scorer=self))
-        value = worst_group(
+        value = worst_group_metric(
             metric,
             y,
             _respond(estimator, X, metric.response_method),
@@ -176,8 +170,8 @@ def make_worst_group_scorer(
 
     1. ``sample_group``, given in a direct call or by metadata routing (the scorer requests it, so
        ``search.fit(X, y, sample_group=...)`` is enough where routing is on);
-    2. ``X``, if it is a :class:`~skspurious.GroupedData`;
-    3. ``group_inferrer``, if given here;
+    2. ``group_inferrer``, if given here;
+    3. ``X``, if it is a :class:`~skspurious.GroupedData`;
     4. the estimator's own inferrer, fitted with it: a classifier with ``group_inferrer=``, a
        Pipeline with an inferrer among its steps, or a search over these.
 
@@ -187,7 +181,7 @@ def make_worst_group_scorer(
     ----------
     metric : str or callable, default="accuracy"
         A name, or a callable ``metric(y_true, y_pred)``; see
-        :func:`~skspurious.metrics.worst_group`. The name of a loss may have scikit-learn's
+        :func:`~skspurious.metrics.worst_group_metric`. The name of a loss may have scikit-learn's
         prefix: ``"neg_log_loss"``.
     group_inferrer : fitted inferrer, default=None
         A fitted ``SpuriousGroupInferrer``, or a Pipeline that ends in one.
@@ -199,8 +193,8 @@ def make_worst_group_scorer(
     groups : array-like of shape (n_groups,), default=None
         The groups to expect in every fold. By default those that occur in it.
     empty : {"raise", "nan"}, default="raise"
-        What an expected group does that has no samples in a fold, or on which the metric is not
-        defined.
+        What to do with an expected group that has no samples in a fold, or on which the metric is
+        not defined: raise a ValueError, or make the score NaN.
     **metric_params : dict
         Further keywords of the metric.
 
@@ -265,43 +259,3 @@ def _respond(estimator, X, response_method):
         f"{type(estimator).__name__} has none of {list(names)}, which the metric needs; choose "
         "another metric or pass response_method=."
     )
-
-
-def _infer_groups(estimator, X, y):
-    """Groups from the inferrer in a fitted estimator, and what is left to predict with.
-
-    Returns ``(groups or None, predictor, X for the predictor)``. A Pipeline is walked step by
-    step, so that its transformers run once and because ``Pipeline.predict(X, y=y)`` fails where
-    metadata routing is on.
-    """
-    if isinstance(estimator, Pipeline):
-        group = None
-        steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
-        for i, step in enumerate(steps):
-            if i == len(steps) - 1:
-                return _infer_groups(step, X, y) if group is None else (group, step, X)
-            if group is None and _holds_inferrer(step):
-                group, _, _ = _infer_groups(step, X, y)
-            if hasattr(step, "transform"):  # samplers act in fit only
-                X = step.transform(X)
-    if hasattr(estimator, "best_estimator_"):
-        return _infer_groups(estimator.best_estimator_, X, y)
-    if _is_inferrer(estimator):
-        return estimator.predict(X, y=y), estimator, X
-    if hasattr(estimator, "infer_groups") and getattr(estimator, "group_inferrer_", 0) is not None:
-        return estimator.infer_groups(X, y), estimator, X
-    return None, estimator, X
-
-
-def _is_inferrer(step):
-    """Whether a fitted step has groups and predicts those of new rows given their classes."""
-    if not (hasattr(step, "sampling_power_") or hasattr(step, "labels_")):
-        return False
-    predict = getattr(step, "predict", None)
-    return predict is not None and "y" in inspect.signature(predict).parameters
-
-
-def _holds_inferrer(step):
-    if isinstance(step, Pipeline):
-        return _holds_inferrer(step.steps[-1][1])
-    return _is_inferrer(step)

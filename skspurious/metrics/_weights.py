@@ -1,7 +1,7 @@
 """Sample weights that balance groups, for any estimator that takes weights."""
 
-import numpy as np
 from sklearn.utils import check_consistent_length
+from sklearn.utils.class_weight import compute_sample_weight
 
 from skspurious.data import encode_groups
 
@@ -42,5 +42,4 @@ def group_sample_weight(y, sample_group):
     check_consistent_length(y, sample_group)
     label, _ = encode_groups(y, name="y")
     group, groups = encode_groups(sample_group, n_samples=len(label))
-    _, pair, size = np.unique(label * len(groups) + group, return_inverse=True, return_counts=True)
-    return len(pair) / (len(size) * size[pair])
+    return compute_sample_weight("balanced", label * len(groups) + group)

@@ -10,6 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from skspurious.data import GroupedData, encode_groups, unpack_groups
 from skspurious.functional._split import stratified_split
 from skspurious.utils._random import draw_seed
+from skspurious.utils._warnings import warn
 
 __all__ = ["EveryGroupKFold", "every_group_train_test_split"]
 
@@ -18,7 +19,7 @@ class EveryGroupKFold(BaseCrossValidator):
     """K-fold that puts samples of every (class, group) into every fold.
 
     A rare group can be missing from a fold that is stratified by class only, and then the
-    worst group of that fold is that of another problem. This splitter stratifies by class and
+    worst-group accuracy of that fold says nothing about it. This splitter stratifies by class and
     group together. It does the opposite of scikit-learn's ``StratifiedGroupKFold``, which keeps
     all samples of a group in one fold.
 
@@ -107,11 +108,9 @@ class EveryGroupKFold(BaseCrossValidator):
             counts = ", ".join(
                 f"class {cells[i][0]!r}, group {cells[i][1]!r}: {size[i]}" for i in small[:10]
             )
-            warnings.warn(
+            warn(
                 f"{len(small)} of {len(size)} (class, group) pairs have fewer samples than "
-                f"n_splits={self.n_splits} and are missing from some folds ({counts}).",
-                UserWarning,
-                stacklevel=2,
+                f"n_splits={self.n_splits} and are missing from some folds ({counts})."
             )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The least populated class")
@@ -139,7 +138,7 @@ class EveryGroupKFold(BaseCrossValidator):
 def every_group_train_test_split(
     X, y, *arrays, sample_group=None, test_size=0.25, random_state=None
 ):
-    """Split into training and test so that every (class, group) is on both sides.
+    """Split into training and test samples so that every (class, group) is on both sides.
 
     scikit-learn's ``train_test_split(stratify=...)`` refuses groups with one sample and may
     leave out other small ones; here a (class, group) with one sample goes to training, and any
@@ -152,7 +151,7 @@ def every_group_train_test_split(
     y : array-like of shape (n_samples,)
         Class labels.
     *arrays : array-likes of length n_samples
-        More to split alike, for instance the groups themselves.
+        Further arrays to split in the same way, for instance the groups.
     sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), default=None
         Group of each sample. None takes those that ``X`` carries.
     test_size : float, default=0.25
@@ -165,6 +164,11 @@ def every_group_train_test_split(
     -------
     X_train, X_test, y_train, y_test, ... : the parts
         Each of its input's kind; a list of paths or texts stays a list.
+
+    Raises
+    ------
+    ValueError
+        If there are no groups, lengths differ, or ``test_size`` is not in (0, 1).
 
     Examples
     --------

@@ -6,8 +6,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
-from skspurious.datasets import _synthetic, make_spurious_classification, make_spurious_images
-from skspurious.datasets._synthetic import _simplex, _simplex_accuracy
+from skspurious.datasets import _images, make_spurious_classification, make_spurious_images
+from skspurious.datasets._classification import _simplex, _simplex_accuracy
 
 GENERATORS = [make_spurious_classification, make_spurious_images]
 
@@ -157,7 +157,7 @@ def test_images_of_every_class_match_the_formula():
         basis = np.column_stack([np.sin(wave).ravel(), np.cos(wave).ravel()])
         centred = image[0].ravel() - 127.5
         fitted, *_ = np.linalg.lstsq(basis, centred, rcond=None)
-        assert np.abs(basis @ fitted - centred).max() < 0.6  # rounding
+        assert np.abs(basis @ fitted - centred).max() < 0.75  # rounding, and what it moves the fit
         assert_allclose(np.hypot(*fitted), 63.75, atol=0.5)
 
 
@@ -219,7 +219,7 @@ def test_images_say_nothing_about_the_class_in_a_single_pixel():
 
 def test_images_do_not_depend_on_how_many_are_made_at_a_time(monkeypatch):
     whole = make_spurious_images(50, random_state=0).data
-    monkeypatch.setattr(_synthetic, "_CHUNK", 7)
+    monkeypatch.setattr(_images, "_CHUNK", 7)
     assert_array_equal(make_spurious_images(50, random_state=0).data, whole)
 
 

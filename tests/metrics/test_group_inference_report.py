@@ -84,3 +84,38 @@ def test_group_inference_report_compares_lengths():
         group_inference_report([0, 1], [0], [0, 0])
     with pytest.raises(ValueError, match="sample_group_true has 3 rows for 2 samples"):
         group_inference_report([0, 1, 1], [0, 1], [0, 0])
+
+
+def test_report_of_many_groups_is_made_from_what_occurs():
+    """A table of all pairs of 10^5 groups and 10^5 clusters would take 75 GiB."""
+    n = 100_000
+    y = np.arange(2 * n) % 2
+    true, inferred = np.arange(2 * n) // 2, np.arange(2 * n)[::-1] // 2
+    inferred[:4] = inferred[0]  # two samples of each class, of two groups each, in one cluster
+    report = group_inference_report(true, inferred, y)
+    assert report["n_groups"].tolist() == [n, n]
+    assert report["n_clusters"].tolist() == [n - 1, n - 1]
+    assert report["purity"].tolist() == [(n - 1) / n] * 2
+    assert report["minority_n"].tolist() == [1, 1]
+    assert report["recall"].tolist() == [1.0, 1.0]
+
+
+def test_report_equals_one_from_the_full_table():
+    rng = np.random.default_rng(0)
+    y, true, inferred = (
+        rng.integers(3, size=400),
+        rng.integers(5, size=400),
+        rng.integers(7, size=400),
+    )
+    report = group_inference_report(true * 2, inferred + 3, y)
+    for c in range(3):
+        table = np.zeros((5, 7))
+        np.add.at(table, (true[y == c], inferred[y == c]), 1)
+        assert report["purity"][c] == table.max(axis=0).sum() / table.sum()
+        minority = table.sum(axis=1).argmin()
+        f1 = 2 * table[minority] / (table[minority].sum() + table.sum(axis=0))
+        assert report["minority_group"][c] == 2 * minority
+        assert report["f1"][c] == f1.max()
+        best = report["matched_cluster"][c] - 3
+        assert f1[best] == f1.max()
+        assert report["precision"][c] == table[minority, best] / table[:, best].sum()

@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,13 +7,14 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import metrics as skm
 
+from skspurious import metrics
 from skspurious.metrics import (
     adjusted_accuracy,
     group_accuracy,
     group_metric,
-    worst_group,
     worst_group_accuracy,
     worst_group_error,
+    worst_group_metric,
 )
 
 Y_TRUE = np.array([0, 0, 0, 1, 1, 1, 1])
@@ -108,7 +111,9 @@ def test_worst_group_of_a_named_metric_equals_scikit_learn_on_masks(name, weight
         values.append(_NAMED[name](y_true[mask], y_pred[mask], **w))
     expected = max(values) if "loss" in name else min(values)
     w = {"sample_weight": weight} if weighted else {}
-    assert worst_group(name, y_true, y_pred, sample_group=attribute, **w) == pytest.approx(expected)
+    assert worst_group_metric(name, y_true, y_pred, sample_group=attribute, **w) == pytest.approx(
+        expected
+    )
 
 
 @pytest.mark.parametrize("name", ["roc_auc_ovr", "roc_auc_ovo", "log_loss", "f1_macro"])
@@ -124,18 +129,20 @@ def test_worst_group_of_several_classes_equals_scikit_learn_on_masks(name):
     masks = [attribute == a for a in np.unique(attribute)]
     values = [reference(y_true[mask], y_pred[mask]) for mask in masks]
     expected = max(values) if name == "log_loss" else min(values)
-    assert worst_group(name, y_true, y_pred, sample_group=attribute) == pytest.approx(expected)
+    assert worst_group_metric(name, y_true, y_pred, sample_group=attribute) == pytest.approx(
+        expected
+    )
 
 
 def test_worst_group_of_a_callable_with_parameters():
     y_true, y_pred, _, attribute, _ = _random()
-    value = worst_group(skm.fbeta_score, y_true, y_pred, sample_group=attribute, beta=2)
+    value = worst_group_metric(skm.fbeta_score, y_true, y_pred, sample_group=attribute, beta=2)
     masks = [attribute == a for a in np.unique(attribute)]
     assert value == min(skm.fbeta_score(y_true[m], y_pred[m], beta=2) for m in masks)
 
 
 def test_worst_group_of_a_callable_loss_is_the_largest():
-    loss = worst_group(
+    loss = worst_group_metric(
         skm.zero_one_loss, Y_TRUE, Y_PRED, sample_group=GROUP, greater_is_better=False
     )
     assert loss == pytest.approx(1 / 3)
@@ -145,38 +152,44 @@ def test_worst_group_of_accuracy_equals_worst_group_accuracy():
     y_true, y_pred, _, attribute, weight = _random(n_classes=3)
     keywords = {"sample_group": attribute, "sample_weight": weight}
     value = worst_group_accuracy(y_true, y_pred, **keywords)
-    assert worst_group("accuracy", y_true, y_pred, **keywords) == pytest.approx(value)
+    assert worst_group_metric("accuracy", y_true, y_pred, **keywords) == pytest.approx(value)
 
 
 def test_worst_group_takes_the_last_of_two_columns_as_the_positive_class():
     y_true, _, proba, attribute, _ = _random()
     text = np.array(["cat", "dog"])[y_true]
-    expected = worst_group("roc_auc", y_true, proba[:, 1], sample_group=attribute)
+    expected = worst_group_metric("roc_auc", y_true, proba[:, 1], sample_group=attribute)
     for name in ("roc_auc", "roc_auc_ovr"):
-        assert worst_group(name, text, proba, sample_group=attribute) == pytest.approx(expected)
+        assert worst_group_metric(name, text, proba, sample_group=attribute) == pytest.approx(
+            expected
+        )
 
 
 def test_worst_group_with_another_positive_class():
     y_true, y_pred, proba, attribute, _ = _random()
     text = np.array(["cat", "dog"])
     masks = [attribute == a for a in np.unique(attribute)]
-    recall = worst_group(
+    recall = worst_group_metric(
         "recall", text[y_true], text[y_pred], sample_group=attribute, pos_label="cat"
     )
     assert recall == min(skm.recall_score(y_true[m], y_pred[m], pos_label=0) for m in masks)
-    auc = worst_group("roc_auc", text[y_true], proba[:, 1], sample_group=attribute, pos_label="cat")
-    assert auc == pytest.approx(worst_group("roc_auc", y_true, proba, sample_group=attribute))
+    auc = worst_group_metric(
+        "roc_auc", text[y_true], proba[:, 1], sample_group=attribute, pos_label="cat"
+    )
+    assert auc == pytest.approx(
+        worst_group_metric("roc_auc", y_true, proba, sample_group=attribute)
+    )
 
 
 def test_worst_group_log_loss_of_single_class_groups_knows_all_classes():
     y_true, proba = np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])
     # -(log 0.9 + log 0.6) / 2 = 0.308 and -log 0.7 = 0.357
-    loss = worst_group("log_loss", y_true, proba, sample_group=["a", "a", "b"])
+    loss = worst_group_metric("log_loss", y_true, proba, sample_group=["a", "a", "b"])
     assert loss == pytest.approx(-np.log(0.7))
 
 
 def test_worst_group_balanced_accuracy_of_single_class_groups_is_their_accuracy():
-    value = worst_group("balanced_accuracy", Y_TRUE, Y_PRED, sample_group=GROUP)
+    value = worst_group_metric("balanced_accuracy", Y_TRUE, Y_PRED, sample_group=GROUP)
     assert value == pytest.approx(2 / 3)
 
 
@@ -286,8 +299,8 @@ def test_group_accuracy_credits_no_group_with_the_hits_of_another_when_one_is_ab
 _EMPTY = {
     "worst_group_accuracy": worst_group_accuracy,
     "worst_group_error": worst_group_error,
-    "worst_group": lambda *a, **k: worst_group("f1_micro", *a, **k),
-    "worst_group loss": lambda *a, **k: worst_group("zero_one_loss", *a, **k),
+    "worst_group_metric": lambda *a, **k: worst_group_metric("f1_micro", *a, **k),
+    "worst_group_metric loss": lambda *a, **k: worst_group_metric("zero_one_loss", *a, **k),
 }
 
 
@@ -327,8 +340,8 @@ CROSSED = np.array(["0a", "0a", "0b", "1a", "1a", "1b", "1b"])
 def test_worst_group_of_a_metric_that_compares_classes_explains_single_class_groups(name):
     keywords = {"sample_group": CROSSED, "empty": "raise"}
     with pytest.raises(ValueError, match="pass the spurious attribute alone as sample_group"):
-        worst_group(name, Y_TRUE, Y_PRED, **keywords)
-    assert np.isnan(worst_group(name, Y_TRUE, Y_PRED, sample_group=CROSSED, empty="nan"))
+        worst_group_metric(name, Y_TRUE, Y_PRED, **keywords)
+    assert np.isnan(worst_group_metric(name, Y_TRUE, Y_PRED, sample_group=CROSSED, empty="nan"))
 
 
 def test_worst_group_names_the_group_on_which_a_metric_is_not_defined():
@@ -336,12 +349,12 @@ def test_worst_group_names_the_group_on_which_a_metric_is_not_defined():
     with pytest.raises(
         ValueError, match=r"roc_auc is not defined on group 'b' \(1 samples, classes \[0\]\)"
     ):
-        worst_group("roc_auc", Y_TRUE, Y_PRED, sample_group=group)
+        worst_group_metric("roc_auc", Y_TRUE, Y_PRED, sample_group=group)
 
 
 def test_worst_group_of_a_callable_that_is_not_defined_explains_itself():
     with pytest.raises(ValueError, match="roc_auc_score"):
-        worst_group(skm.roc_auc_score, Y_TRUE, Y_PRED, sample_group=CROSSED)
+        worst_group_metric(skm.roc_auc_score, Y_TRUE, Y_PRED, sample_group=CROSSED)
 
 
 def test_worst_group_of_a_callable_that_returns_nan_raises_or_is_nan():
@@ -349,16 +362,16 @@ def test_worst_group_of_a_callable_that_returns_nan_raises_or_is_nan():
         return np.nan
 
     with pytest.raises(ValueError, match=r"metric is not defined on group 0.*returned NaN"):
-        worst_group(metric, Y_TRUE, Y_PRED, sample_group=GROUP)
-    assert np.isnan(worst_group(metric, Y_TRUE, Y_PRED, sample_group=GROUP, empty="nan"))
+        worst_group_metric(metric, Y_TRUE, Y_PRED, sample_group=GROUP)
+    assert np.isnan(worst_group_metric(metric, Y_TRUE, Y_PRED, sample_group=GROUP, empty="nan"))
 
 
 def test_worst_group_never_counts_an_undefined_precision_as_zero():
     y_pred = np.array([0, 1, 0, 0, 1, 1, 1])
     group = np.array(["a", "b", "a", "a", "b", "b", "b"])  # nothing predicted positive in a
     with pytest.raises(ValueError, match="precision is not defined on group 'a'"):
-        worst_group("precision", Y_TRUE, y_pred, sample_group=group)
-    value = worst_group("precision", Y_TRUE, y_pred, sample_group=group, zero_division=0)
+        worst_group_metric("precision", Y_TRUE, y_pred, sample_group=group)
+    value = worst_group_metric("precision", Y_TRUE, y_pred, sample_group=group, zero_division=0)
     assert value == 0
 
 
@@ -374,7 +387,7 @@ def test_worst_group_adds_the_group_to_an_error_of_the_metric():
         raise ValueError("no luck")
 
     with pytest.raises(ValueError, match=r"metric failed on group 0 \(3 samples\): no luck"):
-        worst_group(metric, Y_TRUE, Y_PRED, sample_group=GROUP)
+        worst_group_metric(metric, Y_TRUE, Y_PRED, sample_group=GROUP)
 
 
 # Errors
@@ -434,16 +447,24 @@ def test_adjusted_accuracy_needs_one_training_mix():
 
 def test_worst_group_refuses_an_unknown_metric():
     with pytest.raises(ValueError, match=r"metric='acc' is not known. Choose one of \['accuracy'"):
-        worst_group("acc", Y_TRUE, Y_PRED, sample_group=GROUP)
+        worst_group_metric("acc", Y_TRUE, Y_PRED, sample_group=GROUP)
     with pytest.raises(TypeError, match="must be a name or a callable"):
-        worst_group(3, Y_TRUE, Y_PRED, sample_group=GROUP)
+        worst_group_metric(3, Y_TRUE, Y_PRED, sample_group=GROUP)
 
 
 def test_worst_group_refuses_a_contradicting_direction():
     with pytest.raises(ValueError, match="greater_is_better=True contradicts metric='log_loss'"):
-        worst_group("log_loss", Y_TRUE, Y_PRED, sample_group=GROUP, greater_is_better=True)
+        worst_group_metric("log_loss", Y_TRUE, Y_PRED, sample_group=GROUP, greater_is_better=True)
 
 
 def test_worst_group_of_one_positive_class_among_three_says_what_to_choose():
     with pytest.raises(ValueError, match="'f1_macro' or 'roc_auc_ovr'"):
-        worst_group("f1", [0, 1, 2], [0, 1, 2], sample_group=[0, 0, 0])
+        worst_group_metric("f1", [0, 1, 2], [0, 1, 2], sample_group=[0, 0, 0])
+
+
+def test_an_empty_group_is_an_error_by_default_in_every_function():
+    functions = [getattr(metrics, name) for name in metrics.__all__]
+    functions = [value for value in functions if inspect.isfunction(value)]
+    parameters = [inspect.signature(function).parameters for function in functions]
+    defaults = [p["empty"].default for p in parameters if "empty" in p]
+    assert defaults == ["raise"] * 8

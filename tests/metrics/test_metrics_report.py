@@ -72,7 +72,7 @@ def test_group_report_without_a_training_mix_has_no_adjusted_accuracy():
 
 
 def test_group_report_shows_a_training_group_without_samples():
-    report = _report(group_sizes={"grass": 5, "lake": 3, "sand": 1, "sea": 2})
+    report = _report(group_sizes={"grass": 5, "lake": 3, "sand": 1, "sea": 2}, empty="nan")
     assert report.index.tolist() == ["grass", "lake", "sand", "sea"]
     assert report["n"].tolist() == [5, 0, 4, 6]
     assert report.loc["lake", ["accuracy", "low", "high", "gap"]].isna().all()
@@ -83,9 +83,23 @@ def test_group_report_shows_a_training_group_without_samples():
     assert "nan  (1 group(s) have no samples; lowest seen 0.2500 [" in str(report)
 
 
-def test_group_report_of_an_expected_group_without_samples_raises_if_asked():
-    with pytest.raises(ValueError, match=r"have no samples.*'lake'"):
-        _report(groups=["grass", "lake", "sand", "sea"], empty="raise")
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"groups": ["grass", "lake", "sand", "sea"]},
+        {"group_sizes": {"grass": 5, "lake": 3, "sand": 1, "sea": 2}},
+        {"train_group": ["grass", "lake", "sand", "sea"]},
+    ],
+)
+def test_group_report_of_an_expected_group_without_samples_raises_unless_asked(keywords):
+    with pytest.raises(ValueError, match=r"have no samples.*'lake'.*empty='nan'"):
+        _report(**keywords)
+    assert np.isnan(_report(**keywords, empty="nan").worst_group_accuracy)
+
+
+def test_group_report_expects_no_group_of_size_zero():
+    report = _report(group_sizes={"grass": 5, "lake": 0, "sand": 1, "sea": 2})
+    assert report.index.tolist() == ["grass", "sand", "sea"]
 
 
 def test_group_report_gives_a_group_that_training_lacks_no_weight():
@@ -106,7 +120,9 @@ def test_group_report_of_two_attributes():
 
 def test_group_report_of_integer_groups_with_gaps_and_a_new_one_in_training():
     group = np.array([7, 7, 2, 2])
-    report = group_report([0, 0, 1, 1], [0, 1, 1, 1], sample_group=group, train_group=[2, 5, 7])
+    report = group_report(
+        [0, 0, 1, 1], [0, 1, 1, 1], sample_group=group, train_group=[2, 5, 7], empty="nan"
+    )
     assert report.index.tolist() == [2, 5, 7]
     assert report["accuracy"].tolist()[::2] == [1, 0.5]
     assert report.index.dtype == np.int64

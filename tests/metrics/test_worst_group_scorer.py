@@ -24,11 +24,11 @@ class SignInferrer(TransformerMixin, BaseEstimator):
 
     def fit(self, X, y):
         self.classes_ = np.unique(y)
-        self.labels_ = self.predict(X, y=y)
+        self.labels_ = self.infer_groups(X, y)
         self.sampling_power_ = np.ones(2)
         return self
 
-    def predict(self, X, *, y):
+    def infer_groups(self, X, y):
         return 2 * np.searchsorted(self.classes_, y) + (np.asarray(X)[:, -1] > 0)
 
     def transform(self, X):
@@ -79,7 +79,7 @@ class GroupMeans(ClassifierMixin, BaseEstimator):
         last = self.group_inferrer_
         if isinstance(last, Pipeline):
             X, last = last[:-1].transform(X), last[-1]
-        return last.predict(X, y=y)
+        return last.infer_groups(X, y)
 
 
 class CountingTransformer(TransformerMixin, BaseEstimator):
@@ -195,28 +195,29 @@ def test_worst_group_scorer_takes_the_inferrer_of_the_estimator(model, routing):
 
 
 def test_worst_group_scorer_precedence():
-    """Explicit beats carried beats given beats the estimator's own."""
+    """Given beats the scorer's inferrer beats carried beats the estimator's own."""
     model = GroupMeans(group_inferrer=SignInferrer()).fit(X, Y)
     correct = model.predict(X) == Y
     right_first = np.where(correct, "right", "wrong")  # the worst group has 0
     halves = np.arange(len(Y)) % 2
     accuracy = {
-        "explicit": worst_group_accuracy(Y, model.predict(X), sample_group=right_first),
+        "given": worst_group_accuracy(Y, model.predict(X), sample_group=right_first),
         "carried": worst_group_accuracy(Y, model.predict(X), sample_group=halves),
-        "given": worst_group_accuracy(Y, model.predict(X), sample_group=2 * Y + (X[:, 1] > 0.5)),
+        "scorer": worst_group_accuracy(Y, model.predict(X), sample_group=2 * Y + (X[:, 1] > 0.5)),
         "own": worst_group_accuracy(Y, model.predict(X), sample_group=2 * Y + (X[:, 1] > 0)),
     }
     assert len(set(accuracy.values())) == 4
     carried = GroupedData(X, halves)
 
     class Shifted(SignInferrer):
-        def predict(self, X, *, y):
-            return super().predict(np.asarray(X) - 0.5, y=y)
+        def infer_groups(self, X, y):
+            return super().infer_groups(np.asarray(X) - 0.5, y)
 
     scorer = make_worst_group_scorer(group_inferrer=Shifted().fit(X, Y))
-    assert scorer(model, carried, Y, sample_group=right_first) == accuracy["explicit"]
-    assert scorer(model, carried, Y) == accuracy["carried"]
-    assert scorer(model, X, Y) == accuracy["given"]
+    assert scorer(model, carried, Y, sample_group=right_first) == accuracy["given"]
+    assert scorer(model, carried, Y) == accuracy["scorer"]
+    assert scorer(model, X, Y) == accuracy["scorer"]
+    assert worst_group_scorer(model, carried, Y) == accuracy["carried"]
     assert worst_group_scorer(model, X, Y) == accuracy["own"]
 
 

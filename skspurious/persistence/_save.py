@@ -1,13 +1,6 @@
-"""save_model and load_model: a fitted estimator as one safetensors file that runs no code.
-
-The tensors of the file are all arrays and weights; its header has a JSON text, a tree of nodes,
-which says what they belong to. Reading it calls no function that the file names: classes come
-from this package and from scikit-learn, and what is code (a network of the user's own, a
-transform) is not written but given again by the caller.
-"""
+"""save_model, and the writer that turns an estimator into nodes and tensors."""
 
 import enum
-import importlib
 import json
 import math
 import os
@@ -19,23 +12,23 @@ import numpy as np
 import pandas as pd
 import sklearn
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skspurious._engine._modules import build_module
 from skspurious._version import __version__
 from skspurious.base import BaseTorchClassifier
+from skspurious.persistence._format import (
+    FORMAT,
+    GIVEN,
+    KEY,
+    PACKAGES,
+    fresh_network,
+    is_named,
+)
 
-__all__ = ["load_model", "save_model"]
-
-_FORMAT = 1
-_KEY = "skspurious"  # of the header
-_PACKAGES = ("skspurious", "sklearn")  # whose classes are made again
-_NAMED = ("skspurious.", "torch.optim.", "numpy.")  # whose classes can be parameters
-_GIVEN = "given"  # node of a parameter that is not in the file
+__all__ = ["save_model"]
 
 
 def save_model(estimator, path):
@@ -48,13 +41,13 @@ def save_model(estimator, path):
     estimator : estimator
         A fitted classifier, extractor or inferrer of this package, or a pipeline of them and of
         scikit-learn's transformers.
-    path : path
-        The file; an older one is replaced, and stays whole until the new one is written.
+    path : str or path-like
+        The file. An older one is replaced, and stays whole until the new one is written.
 
     Raises
     ------
     TypeError
-        If a part of it cannot be written; the message names it.
+        If a part of the estimator cannot be written; the message names the part.
     NotFittedError
         If the estimator is not fitted.
 
@@ -82,7 +75,7 @@ def save_model(estimator, path):
     writer = _Writer()
     tree = writer.attribute(estimator, type(estimator).__name__)
     header = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "versions": {
             "skspurious": __version__,
             "scikit-learn": sklearn.__version__,
@@ -93,77 +86,10 @@ def save_model(estimator, path):
     }
     part = Path(f"{os.fspath(path)}.{uuid.uuid4().hex}.part")
     try:
-        save_file(writer.tensors, part, metadata={_KEY: json.dumps(header)})
+        save_file(writer.tensors, part, metadata={KEY: json.dumps(header)})
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def load_model(path, **given):
-    """Read an estimator that ``save_model`` wrote.
-
-    No code of the file is run, so that a file of somebody else's can be opened.
-
-    .. versionadded:: 0.1
-
-    Parameters
-    ----------
-    path : path
-        The file.
-    **given
-        Parameters that the file does not have, by their names: ``module=`` for a network of your
-        own, such as ``module=MyNetwork`` or an object of it, with any weights;
-        ``eval_transform=`` and so on. The error says which are missing.
-
-    Returns
-    -------
-    estimator : fitted estimator
-        On the CPU; it predicts on the device of its ``device`` parameter.
-
-    Raises
-    ------
-    ValueError
-        If the file is not one of ``save_model``, parameters are missing or unknown, or the
-        weights do not fit the network.
-
-    See Also
-    --------
-    save_model : Writes the file.
-
-    Examples
-    --------
-    >>> import tempfile, pathlib
-    >>> from torch import nn
-    >>> from skspurious import ERMClassifier, load_model, save_model
-    >>> clf = ERMClassifier(nn.Linear(1, 2), max_epochs=1, random_state=0)
-    >>> path = pathlib.Path(tempfile.mkdtemp(), "numbers.safetensors")
-    >>> save_model(clf.fit([[0.0], [1.0]], [0, 1]), path)
-    >>> load_model(path, module=nn.Linear(1, 2)).classes_
-    array([0, 1])
-    """
-    with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get(_KEY)
-        if text is None:
-            raise ValueError(f"{path} was not written by skspurious.save_model.")
-        header = json.loads(text)
-        if header["format"] != _FORMAT:
-            raise ValueError(
-                f"{path} has format {header['format']}, written by skspurious "
-                f"{header['versions']['skspurious']}; this is {__version__}. Update it."
-            )
-        _check_given(header["given"], given)
-        return _Reader(file, given).decode(header["estimator"])
-
-
-def _check_given(wanted, given):
-    missing = [f"{name}=... (it was {what})" for name, what in wanted.items() if name not in given]
-    if missing:
-        raise ValueError(
-            "the file has no code, so pass these parameters to load_model: " + ", ".join(missing)
-        )
-    unknown = sorted(set(given) - set(wanted))
-    if unknown:
-        raise ValueError(f"the file has all but {list(wanted)}; it does not need {unknown}.")
 
 
 class _CannotBeWritten(Exception):
@@ -208,9 +134,9 @@ class _Writer:
         package = type(value).__module__.partition(".")[0]
         if package == "torchvision" and isinstance(value, enum.Enum):
             return f"{type(value).__name__}.{value.name}"  # weights, by the name they go by too
-        if _is_named(value):
+        if is_named(value):
             return {"name": f"{value.__module__}:{value.__qualname__}"}
-        if package in _PACKAGES and not isinstance(value, nn.Module):
+        if package in PACKAGES and not isinstance(value, nn.Module):
             return self._object(value, where)
         raise _CannotBeWritten(
             f"{where} is a {type(value).__name__}, which save_model cannot write."
@@ -300,7 +226,7 @@ class _Writer:
             key = name if n_same == 0 else f"{name}_{n_same + 1}"
             self._keys[name, what] = key
             self.given[key] = what if len(what) <= 80 else what[:77] + "..."
-        return {_GIVEN: self._keys[name, what]}
+        return {GIVEN: self._keys[name, what]}
 
     def _network(self, owner, module, where):
         """The weights of a network; what it is made of is known from its owner's parameters."""
@@ -310,7 +236,7 @@ class _Writer:
                 "network than without. Use joblib or pickle."
             )
         mine = module.state_dict()
-        fresh = _fresh_network(owner).state_dict()
+        fresh = fresh_network(owner).state_dict()
         if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in fresh.items()}:
             raise TypeError(
                 f"{where} has other tensors than the network that {type(owner).__name__}'s "
@@ -319,143 +245,7 @@ class _Writer:
         return {"network": {k: self._add(v, f"{where}.{k}") for k, v in mine.items()}}
 
 
-class _Reader:
-    """Turns nodes into values."""
-
-    _KINDS = (
-        *("array", "objects", "dict", "tuple", "float", "dtype", "tensor"),
-        *("device", "path", "frame", "name", "object", _GIVEN),
-    )
-
-    def __init__(self, file, given):
-        self.file, self.given = file, given
-
-    def decode(self, node):
-        if isinstance(node, list):
-            return [self.decode(item) for item in node]
-        if not isinstance(node, dict):
-            return node
-        kind = next(k for k in self._KINDS if k in node)
-        return getattr(self, f"_{kind}")(node)
-
-    def _float(self, node):
-        return float(node["float"])
-
-    def _tuple(self, node):
-        return tuple(self.decode(node["tuple"]))
-
-    def _dict(self, node):
-        return {self.decode(k): self.decode(v) for k, v in node["dict"]}
-
-    def _dtype(self, node):
-        return np.dtype(node["dtype"])
-
-    def _tensor(self, node):
-        return self.file.get_tensor(node["tensor"])
-
-    def _device(self, node):
-        return torch.device(node["device"])
-
-    def _path(self, node):
-        return Path(node["path"])
-
-    def _given(self, node):
-        return self.given[node[_GIVEN]]
-
-    def _array(self, node):
-        array = self.file.get_tensor(node["array"]).numpy()
-        array = array.view(node.get("dtype", array.dtype))
-        return array[()] if "scalar" in node else array
-
-    def _objects(self, node):
-        array = np.empty(len(node["objects"]), dtype=np.dtype(node["dtype"]))
-        for i, item in enumerate(node["objects"]):
-            array[i] = self.decode(item)
-        array = array.reshape(node["shape"])
-        return array[()] if "scalar" in node else array
-
-    def _frame(self, node):
-        columns = {i: self.decode(column) for i, column in enumerate(node["frame"])}
-        frame = pd.DataFrame(columns, index=self.decode(node["index"]))
-        frame = frame.astype(dict(enumerate(node["dtypes"])))
-        of_index, of_columns = node["axes"]
-        if node["series"]:
-            return frame[0].rename(self.decode(node["name"])).rename_axis(of_index)
-        frame = frame.set_axis(pd.Index(self.decode(node["columns"])), axis=1)
-        return frame.rename_axis(index=of_index, columns=of_columns)
-
-    def _name(self, node):
-        module, _, name = node["name"].partition(":")
-        if f"{module}.".startswith(_NAMED):
-            value = getattr(importlib.import_module(module), name, None)
-            if _is_named(value):
-                return value
-        raise ValueError(f"the file names {node['name']}, which is not read from files.")
-
-    def _object(self, node):
-        cls = _find_class(node["object"])
-        value, state = cls.__new__(cls), {}
-        for name, attribute in node["state"]:
-            state[name] = self._with_networks(value, state, attribute)
-        if hasattr(value, "__setstate__"):
-            value.__setstate__(state)
-        else:
-            vars(value).update(state)
-        return value
-
-    def _with_networks(self, owner, state, node):
-        """A value of the state; a network is made from what the state has so far."""
-        if isinstance(node, dict) and "dict" in node:
-            return {self.decode(k): self._with_networks(owner, state, v) for k, v in node["dict"]}
-        if not isinstance(node, dict) or "network" not in node:
-            return self.decode(node)
-        vars(owner).update(state)
-        module = _fresh_network(owner)
-        weights = {k: self.file.get_tensor(name) for k, name in node["network"].items()}
-        try:
-            module.load_state_dict(weights, assign=True)
-        except RuntimeError as error:
-            raise ValueError(
-                f"the weights in the file do not fit module={owner.module!r}: {error}"
-            ) from error
-        return module.eval()
-
-
-def _fresh_network(owner):
-    """A network as the owner's ``module`` makes it, with any weights."""
-    return build_module(
-        owner.module,
-        module_params=owner.module_params,
-        sample_shape=owner._sample_shape,
-        n_classes=len(owner.classes_) if hasattr(owner, "classes_") else None,
-        seed=0,
-    )
-
-
 def _holds_estimator(value):
     if isinstance(value, list | tuple):
         return any(_holds_estimator(item) for item in value)
     return isinstance(value, BaseEstimator)
-
-
-def _is_named(value):
-    """Whether a value is a class that is written by its name."""
-    return (
-        isinstance(value, type)
-        and f"{value.__module__}.".startswith(_NAMED)
-        and "." not in value.__qualname__
-        and issubclass(value, nn.Module | torch.optim.Optimizer | np.generic)
-    )
-
-
-def _find_class(name):
-    """A class of this package or an estimator of scikit-learn."""
-    module, _, qualname = name.partition(":")
-    if module.partition(".")[0] in _PACKAGES:
-        cls = getattr(importlib.import_module(module), qualname, None)
-        is_defined_there = isinstance(cls, type) and cls.__module__ == module
-        if is_defined_there and (
-            module.startswith("skspurious.") or issubclass(cls, BaseEstimator)
-        ):
-            return cls
-    raise ValueError(f"the file has a {name}, which is not read from files.")
