@@ -1,5 +1,17 @@
 """Groups found without group labels."""
 
+from skspurious.group_inference._dispersion import DispersionGroups
+from skspurious.group_inference._error import ErrorGroups
+from skspurious.group_inference._gmm import GaussianMixtureGroups
 from skspurious.group_inference._inferrer import SpuriousGroupInferrer
+from skspurious.group_inference._kmeans import KMeansGroups
+from skspurious.group_inference._spare import SpareGroups
 
-__all__ = ["SpuriousGroupInferrer"]
+__all__ = [
+    "DispersionGroups",
+    "ErrorGroups",
+    "GaussianMixtureGroups",
+    "KMeansGroups",
+    "SpareGroups",
+    "SpuriousGroupInferrer",
+]

@@ -4,15 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skspurious.functional._clustering import (
-    assign_nearest,
-    find_line,
-    row_ids,
-    squared_distances_to,
-    unique_rows,
-)
-from skspurious.functional._silhouette import score_partitions
-from skspurious.group_inference._base import soft_nearest, squared_norm
+from skspurious.functional._clustering import assign_nearest, squared_distances_to
+from skspurious.functional._rows import column_means, distinct_rows, find_line, squared_norm
+from skspurious.group_inference._base import soft_nearest
 from skspurious.group_inference._overclustering import overcluster
 from skspurious.group_inference._spaces import LinearSpace, make_space
 
@@ -25,51 +19,44 @@ class ClassClusters(NamedTuple):
     search: list  # one tuple a candidate: n_clusters, silhouette, macro_silhouette, selected
 
 
-class SplitData(NamedTuple):
-    """What over-clustering looks at besides the rows."""
-
-    loss: np.ndarray
-    X_valid: np.ndarray | None
-
-
-def cluster_class(X, n_clusters, settings, split_data=None):
-    """Cluster the rows of one class.
+def cluster_class(X, order, n_clusters, method, context, X_val):
+    """Cluster the rows at `order`, those of one class; `X_val` are its validation rows.
 
     Everything is computed on the distinct rows in an order of their own, so the order of the
     input has no influence, and the seed is the same for every class, so neither have the names
     of the classes.
     """
-    rows, _, count = unique_rows(X)
+    index, count = distinct_rows(X, order)
+    rows = X[index]
+    del index
+    rows += 0.0  # not -0.0
     if len(rows) == 1:
         return ClassClusters(CentroidClusters(rows.astype(np.float64)), np.nan, [])
-    space, work = make_space(rows, count, settings)
-    position = find_line(rows if space.is_identity else work)
-    n_distinct = len(rows) if position is None else len(np.unique(position))
-    mean = np.average(rows, axis=0, weights=count)
-    one_cluster = ClassClusters(CentroidClusters(mean[None].astype(np.float64)), np.nan, [])
+    mean = column_means(rows, count)
+    one_cluster = ClassClusters(CentroidClusters(mean[None]), np.nan, [])
+    space, rows, work, position = _enter_space(rows, count, method, context)
+    n_distinct = len(work) if position is None else len(np.unique(position))
     if n_clusters == "auto":
-        candidates = range(2, min(settings.max_clusters, n_distinct, len(X) - 1) + 1)
+        numbers = range(2, min(method.max_clusters, n_distinct, len(order) - 1) + 1)
     else:
-        candidates = [n_clusters] if 1 < n_clusters <= n_distinct else []
-    if len(candidates) == 0:
+        numbers = [n_clusters] if 1 < n_clusters <= n_distinct else []
+    if len(numbers) == 0:
         return one_cluster
 
-    found = settings.candidates(work, position, count, candidates, settings)
-    found = [(model, label) for model, label in found if len(model) > 1]
+    found = method.candidates(work, position, count, numbers, method.min_group_size, context)
+    found = [
+        (model, label.astype(np.min_scalar_type(len(model))))  # small, for many are kept
+        for model, label in found
+        if len(model) > 1
+    ]
     if not found:
         return one_cluster
-    scores = score_partitions(
-        work if position is None else position[:, None],
-        [label for _, label in found],
-        method=settings.silhouette,
-        sample_count=count,
-        n_per_cluster=settings.silhouette_size,
-        random_state=settings.seed,
-        device=settings.device,
+    scores = context.score_partitions(
+        work if position is None else position[:, None], [label for _, label in found], count
     )
-    best = settings.choose(scores)
-    floor = settings.min_silhouette if n_clusters == "auto" else None
-    if floor is not None and getattr(scores[best], settings.criterion) < floor:
+    best = method.choose(scores)
+    floor = method.min_silhouette if n_clusters == "auto" else None
+    if floor is not None and method.floor_of(scores[best]) < floor:
         best = None
     search = [
         (len(model), score.mean, score.macro, i == best)
@@ -78,15 +65,31 @@ def cluster_class(X, n_clusters, settings, split_data=None):
     if best is None:
         return one_cluster._replace(search=search)
     model, label = found[best]
-    if settings.overclustering_factor:
-        loss = np.bincount(row_ids(X), weights=split_data.loss) / count
-        X_valid = split_data.X_valid
-        valid = None if X_valid is None else space.transform(X_valid)
-        model, label = overcluster(model, work, position, count, label, loss, valid, settings)
-    order = _order_by_size(label, count)
-    model, label = model.keep(order), np.argsort(order)[label]
+    if method.overclustering is not None:
+        row_id = np.repeat(np.arange(len(count)), count)
+        loss = np.bincount(row_id, weights=context.losses[order]) / count
+        valid = None if X_val is None else space.transform(X_val)
+        model, label = overcluster(
+            model, work, position, count, label, loss, valid, method, context
+        )
+    largest_first = _order_by_size(label, count)
+    model, label = model.keep(largest_first), np.argsort(largest_first)[label]
     model = _in_input_space(model, space, rows, work, count, label)
     return ClassClusters(model, scores[best].mean, search)
+
+
+def _enter_space(rows, count, method, context):
+    """Space, rows, rows in the space, and their position on a line.
+
+    The rows themselves are given up where nobody needs them any more: there may be many.
+    """
+    space, work = make_space(rows, count, method, context)
+    if not space.is_identity:
+        return space, rows, work, find_line(work)
+    position = find_line(rows)
+    if method.has_centers and method.overclustering is None:
+        return space, None, space.transform(rows, out=rows), position
+    return space, rows, space.transform(rows), position
 
 
 def _in_input_space(model, space, rows, work, count, label):
@@ -149,6 +152,9 @@ class MappedClusters:
         self.clusters = clusters
         self.centers = centers
         self.variance = variance
+
+    def __len__(self):
+        return len(self.centers)
 
     def assign(self, X, among):
         """Cluster of every mapped row, as a position in `among`."""

@@ -4,46 +4,72 @@ import numpy as np
 
 from skspurious.functional._clustering import squared_distances_to
 from skspurious.functional._dispersion import find_dispersed
-from skspurious.group_inference._base import Method, TwoSidedGroups, soft_nearest, squared_norm
+from skspurious.functional._rows import squared_to_own_center
+from skspurious.group_inference._base import soft_nearest
+from skspurious.group_inference._two_sided import TwoSidedMethod
+from skspurious.utils._parameters import extends
 
 
-def split_by_dispersion(X, code, settings):
-    """Groups of every class, near before far, and the silhouette of each class's split."""
-    far, means = find_dispersed(X, code)
-    groups = DispersionGroups(X, far, code, means, settings.min_cluster_size)
-    return groups, groups.silhouette(X, far, code, settings), []
+@extends(TwoSidedMethod)
+class DispersionGroups(TwoSidedMethod):
+    """Splits every class by the nearest class mean: its own (near), or another one (far).
 
+    A sample whose spurious attribute disagrees with its class is drawn towards the class that
+    the attribute goes with [1]_. Meant for embeddings of samples that the network has not
+    memorised.
 
-class DispersionGroups(TwoSidedGroups):
-    """Groups by the nearest class mean: a row is odd (far) where it is that of another class.
+    .. versionadded:: 0.1
 
-    Probabilities are those under Gaussians of one variance around the class means: in class y,
-    near and far compete by the distances to the mean of y and to the nearest other mean.
+    Parameters
+    ----------
+    shared parameters
+
+    See Also
+    --------
+    SpuriousGroupInferrer : Finds the groups by this or another method.
+
+    Notes
+    -----
+    Groups are numbered near before far. Probabilities are those under Gaussians of one variance
+    around the class means: in a class, near and far compete by the distances to its mean and to
+    the nearest other one.
+
+    References
+    ----------
+    .. [1] W. Li et al. "Let Samples Speak: Mitigating Spurious Correlation by Exploiting the
+       Clusterness of Samples." CVPR 2025. arXiv:2512.22874.
+
+    Examples
+    --------
+    >>> from skspurious.group_inference import DispersionGroups, SpuriousGroupInferrer
+    >>> inferrer = SpuriousGroupInferrer(DispersionGroups(min_group_size=1))
+    >>> inferrer.fit([[0.0], [1.0], [8.0], [9.0], [10.0]], [0, 0, 0, 1, 1]).labels_
+    array([0, 0, 1, 2, 2])
     """
 
-    def __init__(self, X, far, code, means, min_size):
-        super().__init__(far, code, min_size)
-        self.means = means
-        self.variance = float(squared_norm(X - means[code]).mean() / X.shape[1])
+    def __init__(self, **shared):
+        super().__init__(**shared)
+
+    def find(self, X, code, context):
+        """Learn the class means, and which classes are split."""
+        far, self.means_ = find_dispersed(X, code)
+        self.mean_variance_ = float(squared_to_own_center(X, self.means_, code).mean() / X.shape[1])
+        self.learn_sides(X, far, code, context)
 
     def predicted_class(self, X):
         """Class of the nearest mean."""
-        return np.argmin(squared_distances_to(X, self.means), axis=1)
+        return np.argmin(squared_distances_to(X, self.means_), axis=1)
 
-    def is_odd(self, X, code):
+    def is_odd(self, X, k):
         """Whether the nearest mean is that of another class."""
-        return self.predicted_class(X) != code
+        return self.predicted_class(X) != k
 
     def class_probability(self, X):
         """Probability of every class."""
-        return soft_nearest(squared_distances_to(X, self.means), self.variance)
+        return soft_nearest(squared_distances_to(X, self.means_), self.mean_variance_)
 
-    def odd_probability(self, X, code):
+    def odd_probability(self, X, k):
         """Probability of the nearest other mean against that of the class."""
-        squared, row = squared_distances_to(X, self.means), np.arange(len(X))
-        own = squared[row, code]
-        squared[row, code] = np.inf
-        return soft_nearest(np.stack([own, squared.min(axis=1)], axis=1), self.variance)[:, 1]
-
-
-METHOD = Method(split=split_by_dispersion)
+        squared = squared_distances_to(X, self.means_)
+        own, others = squared[:, k], np.delete(squared, k, axis=1).min(axis=1)
+        return soft_nearest(np.stack([own, others], axis=1), self.mean_variance_)[:, 1]

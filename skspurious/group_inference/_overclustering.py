@@ -2,18 +2,17 @@
 
 import numpy as np
 
-from skspurious.functional._clustering import select_subclusters
 from skspurious.functional._silhouette import mean_silhouettes
+from skspurious.functional._subclusters import select_subclusters
 
 
-def overcluster(model, work, position, count, label, loss, valid, settings):
+def overcluster(model, work, position, count, label, loss, valid, method, context):
     """Split every cluster, keep the parts that pass, and merge the others again.
 
     Returns the clusters, and the label of every row: one for each part that is kept, and one for
     what is left of each cluster.
     """
-    n_parts = settings.overclustering_factor
-    plain = settings._replace(min_cluster_size=1)
+    n_parts = method.overclustering
     part = np.empty(len(work), dtype=np.int64)
     splits, parent = [], []
     for j in range(len(model)):
@@ -22,7 +21,9 @@ def overcluster(model, work, position, count, label, loss, valid, settings):
         n_distinct = len(rows) if line is None else len(np.unique(line))
         split, inner = None, np.zeros(len(rows), dtype=np.int64)
         if n_distinct >= n_parts:
-            ((split, inner),) = settings.candidates(work[rows], line, count[rows], [n_parts], plain)
+            ((split, inner),) = method.candidates(
+                work[rows], line, count[rows], [n_parts], 1, context
+            )
         part[rows] = len(parent) + inner
         parent += [j] * (1 if split is None else len(split))
         splits.append(split)
@@ -37,11 +38,8 @@ def overcluster(model, work, position, count, label, loss, valid, settings):
         work if position is None else position[:, None],
         [part, label],
         part,
-        method=settings.silhouette,
         sample_count=count,
-        n_per_cluster=settings.silhouette_size,
-        random_state=settings.seed,
-        device=settings.device,
+        **context.silhouette_params,
     )
     kept = select_subclusters(
         parent,
@@ -50,8 +48,8 @@ def overcluster(model, work, position, count, label, loss, valid, settings):
         loss=np.bincount(part, weights=loss * count) / size,
         size=size,
         valid_size=n_valid,
-        min_size=settings.overclustering_min_size,
-        min_rest=settings.min_cluster_size,
+        min_size=method.overclustering_min_size,
+        min_rest=method.min_group_size,
     )
     # A part that is kept is a cluster; the others of its parent are one.
     number = np.where(kept, len(model) + np.arange(len(parent)), parent)

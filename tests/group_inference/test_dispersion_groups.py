@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import silhouette_score
 
 from skspurious.functional._dispersion import find_dispersed
-from skspurious.group_inference import SpuriousGroupInferrer
+from skspurious.group_inference import DispersionGroups, SpuriousGroupInferrer
 
 
 def make_conflict(n_samples=600, seed=0):
@@ -36,10 +36,9 @@ def test_groups_are_near_and_far_samples_of_each_class():
 def test_a_class_without_outliers_is_one_group():
     X, y, conflicting = make_conflict()
     keep = ~(conflicting & (y == 0))
-    inferrer = SpuriousGroupInferrer("dispersion", high_power=2.0).fit(X[keep], y[keep])
+    inferrer = SpuriousGroupInferrer("dispersion").fit(X[keep], y[keep])
     assert_array_equal(inferrer.n_clusters_, [1, 2])
     assert np.isnan(inferrer.silhouette_[0])
-    assert inferrer.sampling_power_[0] == 1.0
     # A new sample of class 0 that lies far still belongs to its only group.
     far = X[conflicting & (y == 0)]
     zeros = np.zeros(len(far))
@@ -85,7 +84,7 @@ def test_few_outliers_can_be_left_in_their_class():
     keep = ~(conflicting & (y == 0)) | (np.arange(600) < 60)  # class 0 keeps 3 outliers
     X, y = X[keep], y[keep]
     assert_array_equal(SpuriousGroupInferrer("dispersion").fit(X, y).n_clusters_, [2, 2])
-    inferrer = SpuriousGroupInferrer("dispersion", min_cluster_size=4).fit(X, y)
+    inferrer = SpuriousGroupInferrer(DispersionGroups(min_group_size=4)).fit(X, y)
     assert_array_equal(inferrer.n_clusters_, [1, 2])
     assert_array_equal(inferrer.predict(X, y=y), inferrer.labels_)
 

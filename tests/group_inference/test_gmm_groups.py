@@ -9,15 +9,19 @@ from scipy.special import expit
 from scipy.stats import multivariate_normal
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score, silhouette_samples
+from sklearn.mixture import GaussianMixture
 
-from skspurious.functional import kmeans_1d
-from skspurious.group_inference import SpuriousGroupInferrer
+from skspurious.functional._kmeans_1d import kmeans_1d
+from skspurious.group_inference import SpuriousGroupInferrer, _gmm
 from skspurious.group_inference._gmm import GaussianClusters
+from skspurious.group_inference._methods import METHODS
 
 
 def make_inferrer(method="gmm", **params):
-    params = {"normalize": False, "max_clusters": 4, "random_state": 0} | params
-    return SpuriousGroupInferrer(method, **params)
+    params = {"normalize": False, "max_clusters": 4} | params
+    inferrer = SpuriousGroupInferrer(METHODS[method](), random_state=0)
+    own = inferrer.method.get_params()
+    return inferrer.set_params(**{f"method__{k}" if k in own else k: v for k, v in params.items()})
 
 
 def make_crossing(seed=0):
@@ -110,11 +114,11 @@ def test_the_macro_silhouette_chooses_the_number_of_components():
     rng = np.random.default_rng(0)
     label = np.repeat([0, 1, 2], [500, 20, 20])
     X = np.array([[0.0, 0.0], [10.0, 0.0], [20.0, 0.0]])[label] + rng.normal(size=(540, 2))
-    params = {"max_clusters": 3, "min_cluster_size": 15}
-    for criterion, n_clusters in (("auto", 3), ("mean", 2)):
-        inferrer = make_inferrer(criterion=criterion, **params).fit(X, np.zeros(540))
-        assert inferrer.n_clusters_ == [n_clusters]
-    table = make_inferrer(**params).fit(X, np.zeros(540)).cluster_search_
+    params = {"max_clusters": 3, "min_group_size": 15}
+    inferrer = make_inferrer(**params).fit(X, np.zeros(540))
+    assert inferrer.n_clusters_ == [3]
+    table = inferrer.cluster_search_
+    assert table["n_clusters"][table["silhouette"].idxmax()] == 2
     best = table[table["selected"]].iloc[0]
     sample = silhouette_samples(X, label)
     assert best["macro_silhouette"] == pytest.approx(
@@ -131,7 +135,7 @@ def test_small_components_are_merged_into_the_most_probable_one():
     X[-3:] += rng.normal(scale=0.1, size=(3, 2))
     whole = make_inferrer(n_clusters=3).fit(X, np.zeros(163))
     assert_array_equal(whole.cluster_sizes_, [100, 60, 3])
-    merged = make_inferrer(n_clusters=3, min_cluster_size=5).fit(X, np.zeros(163))
+    merged = make_inferrer(n_clusters=3, min_group_size=5).fit(X, np.zeros(163))
     assert len(merged.groups_) == 2
     assert merged.cluster_sizes_.min() >= 5
     assert_array_equal(merged.predict(X, y=np.zeros(163)), merged.labels_)
@@ -142,9 +146,8 @@ def test_degenerate_classes_stay_whole():
     parts = [np.full((20, 3), 0.7), rng.normal(size=(1, 3)), rng.normal(size=(2, 3))]
     parts.append(4.0 * np.eye(3)[np.arange(60) % 3] + rng.normal(scale=0.1, size=(60, 3)))
     X, y = np.concatenate(parts), np.repeat(np.arange(4), [20, 1, 2, 60])
-    inferrer = make_inferrer(high_power=2.0).fit(X, y)
+    inferrer = make_inferrer().fit(X, y)
     assert_array_equal(inferrer.n_clusters_, [1, 1, 1, 3])
-    assert_array_equal(inferrer.sampling_power_[:3], 1.0)
     assert_array_equal(inferrer.predict(X, y=y), inferrer.labels_)
 
 
@@ -184,7 +187,7 @@ def test_umap_is_a_space_for_clusters(method, assert_global_rng_untouched):
     near = X + rng.normal(scale=0.1, size=X.shape)
     assert_array_equal(inferrer.predict(near, y=y), inferrer.labels_)
     assert inferrer.cluster_centers_.shape == (4, 10)
-    assert inferrer._groups.models[0].space.embedding.shape == (110, 2)
+    assert inferrer.method_.models_[0].space.embedding.shape == (110, 2)
     assert_allclose(inferrer.predict_proba(X, y=y).sum(axis=1), 1.0)
     order = rng.permutation(178)
     shuffled = make_inferrer(method, **params).fit(X[order], y[order])
@@ -208,7 +211,7 @@ def test_one_feature_is_never_normalised():
     """Hardness has one column; dividing it by its length would leave its sign."""
     hardness = np.concatenate([np.random.default_rng(0).normal(size=90) + 5, np.full(10, 1.0)])
     for method in ("kmeans", "gmm"):
-        inferrer = SpuriousGroupInferrer(method, n_clusters=2, random_state=0)
+        inferrer = make_inferrer(method, n_clusters=2, normalize="auto")
         inferrer.fit(hardness[:, None], np.zeros(100))
         assert not inferrer.normalize_
         assert len(inferrer.groups_) == 2
@@ -268,7 +271,7 @@ def test_margin_clusters_the_own_logit_against_the_largest_other():
     y = np.arange(300) % 3
     hard = np.arange(300) // 3 % 5 == 0
     logits[np.arange(300), y] += np.where(hard, -4.0, 6.0)
-    inferrer = SpuriousGroupInferrer("kmeans", reduction="margin", n_clusters=2, random_state=0)
+    inferrer = make_inferrer("kmeans", reduction="margin", n_clusters=2, normalize="auto")
     inferrer.fit(logits, y)
     others = np.where(np.arange(3) == y[:, None], -np.inf, logits).max(axis=1)
     margin = logits[np.arange(300), y] - others
@@ -285,11 +288,11 @@ def test_margin_clusters_the_own_logit_against_the_largest_other():
 
 def test_margin_needs_classes_and_a_column_for_each():
     logits, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 3
-    inferrer = SpuriousGroupInferrer(reduction="margin", random_state=0).fit(logits, y)
+    inferrer = make_inferrer("kmeans", reduction="margin").fit(logits, y)
     with pytest.raises(ValueError, match="give y, the class labels of the rows"):
         inferrer.predict(logits)
     with pytest.raises(ValueError, match="each of the 2 classes, X has 3 columns"):
-        SpuriousGroupInferrer(reduction="margin").fit(logits, y == 0)
+        make_inferrer("kmeans", reduction="margin").fit(logits, y == 0)
 
 
 @pytest.mark.parametrize(
@@ -304,4 +307,32 @@ def test_margin_needs_classes_and_a_column_for_each():
 def test_reductions_that_make_no_sense_are_refused(params, match):
     logits, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 3
     with pytest.raises(ValueError, match=match):
-        SpuriousGroupInferrer(**params).fit(logits, y)
+        make_inferrer("kmeans", **params).fit(logits, y)
+
+
+def test_large_classes_are_fitted_to_a_sample_that_keeps_tiny_clusters(monkeypatch):
+    class Recorder(GaussianMixture):
+        def fit(self, X):
+            n_rows.append(len(X))
+            return super().fit(X)
+
+    n_rows = []
+    monkeypatch.setattr(_gmm, "GaussianMixture", Recorder)
+    monkeypatch.setattr(_gmm, "_MAX_COST", 0.0)
+    monkeypatch.setattr(_gmm, "_MIN_SAMPLE", 300)
+    monkeypatch.setattr(_gmm, "_MIN_OF_STRATUM", 50)
+    sizes = np.array([3000, 900, 40])
+    label = np.repeat([0, 1, 2], sizes)
+    X = 8.0 * np.eye(3)[label] + np.random.default_rng(0).normal(scale=0.5, size=(3940, 3))
+    inferrer = make_inferrer(n_clusters=3).fit(X, np.zeros(3940))
+    # of 3000 rows 3000 * 300 / 3940 are drawn, of 900 as many as 69, and all of 40
+    assert n_rows == [228 + 69 + 40]
+    assert_array_equal(inferrer.labels_, label)
+    assert_array_equal(inferrer.predict(X, y=np.zeros(3940)), label)
+    clusters = inferrer.method_.models_[0].clusters
+    assert_allclose(np.exp(clusters.log_weight), sizes / 3940, rtol=1e-6)  # not the sample's shares
+    again = make_inferrer(n_clusters=3).fit(X[::-1], np.zeros(3940))
+    assert_array_equal(again.labels_, label[::-1])
+    monkeypatch.setattr(_gmm, "_MIN_SAMPLE", 3940)
+    make_inferrer(n_clusters=3).fit(X, np.zeros(3940))
+    assert n_rows[-1] == 3940  # a class that is not larger is taken as it is

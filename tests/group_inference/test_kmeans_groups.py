@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import adjusted_rand_score, silhouette_samples
 
 from skspurious.functional._silhouette import SilhouetteScore
-from skspurious.group_inference import SpuriousGroupInferrer
+from skspurious.group_inference import KMeansGroups, SpareGroups, SpuriousGroupInferrer
 from skspurious.group_inference._kmeans import choose_by_macro_silhouette
 
 
@@ -55,24 +55,24 @@ def make_unbalanced(seed=0):
 
 
 @pytest.mark.fidelity
-@pytest.mark.parametrize(("criterion", "n_clusters"), [("macro", 3), ("mean", 2)])
-def test_macro_and_mean_silhouette_choose_differently(criterion, n_clusters):
-    inferrer = SpuriousGroupInferrer(criterion=criterion, normalize=False, random_state=0)
+@pytest.mark.parametrize(("method", "n_clusters"), [(KMeansGroups, 3), (SpareGroups, 2)])
+def test_macro_and_mean_silhouette_choose_differently(method, n_clusters):
+    inferrer = SpuriousGroupInferrer(method(max_clusters=10), normalize=False, random_state=0)
     assert inferrer.fit(make_unbalanced(), np.zeros(540)).n_clusters_ == [n_clusters]
 
 
-@pytest.mark.parametrize(("criterion", "n_clusters"), [("macro", 1), ("mean", 2)])
-def test_the_silhouette_floor_is_on_the_criterion(criterion, n_clusters):
+@pytest.mark.parametrize(("method", "n_clusters"), [(KMeansGroups, 1), (SpareGroups, 2)])
+def test_the_silhouette_floor_is_on_what_chooses(method, n_clusters):
     # With two clusters the mean silhouette is about .86 and the macro one about .74.
     inferrer = SpuriousGroupInferrer(
-        criterion=criterion, max_clusters=2, min_silhouette=0.8, normalize=False, random_state=0
+        method(max_clusters=2, min_silhouette=0.8), normalize=False, random_state=0
     )
     assert inferrer.fit(make_unbalanced(), np.zeros(540)).n_clusters_ == [n_clusters]
 
 
 def test_search_table_holds_the_silhouettes_that_scikit_learn_computes():
     X, _ = make_blobs([60, 40, 20], scale=1.0)
-    inferrer = SpuriousGroupInferrer(normalize=False, max_clusters=4, random_state=0)
+    inferrer = SpuriousGroupInferrer(KMeansGroups(max_clusters=4), normalize=False, random_state=0)
     inferrer.fit(X, np.array(["a"] * 120))
     table = inferrer.cluster_search_
     assert table["n_clusters"].tolist() == [2, 3, 4]
@@ -103,7 +103,7 @@ def test_pca_of_each_class_keeps_the_clusters(n_components):
     X[:, 0] = 10.0 * label  # three clusters on a line, in 29 dimensions of noise
     X += rng.normal(scale=0.3, size=X.shape)
     inferrer = SpuriousGroupInferrer(
-        n_components=n_components, normalize=False, random_state=0
+        KMeansGroups(n_components=n_components), normalize=False, random_state=0
     ).fit(X, np.zeros(300))
     assert adjusted_rand_score(label, inferrer.labels_) == 1.0
     assert inferrer.cluster_centers_.shape == (3, 30)
@@ -114,9 +114,12 @@ def test_pca_of_each_class_keeps_the_clusters(n_components):
 def test_silhouettes_are_taken_after_pca():
     rng = np.random.default_rng(0)
     X = np.concatenate([10.0 * (np.arange(200) % 2)[:, None], rng.normal(size=(200, 40))], axis=1)
-    params = {"n_clusters": 2, "normalize": False, "random_state": 0}
-    plain = SpuriousGroupInferrer(**params).fit(X, np.zeros(200))
-    reduced = SpuriousGroupInferrer(**params, n_components=1).fit(X, np.zeros(200))
+    plain, reduced = (
+        SpuriousGroupInferrer(
+            KMeansGroups(n_clusters=2, n_components=n), normalize=False, random_state=0
+        ).fit(X, np.zeros(200))
+        for n in (None, 1)
+    )
     assert plain.silhouette_[0] < 0.6
     assert reduced.silhouette_[0] > 0.95
 
@@ -124,7 +127,9 @@ def test_silhouettes_are_taken_after_pca():
 def test_small_clusters_are_merged():
     X, truth = make_blobs([100, 60, 4])
     whole = SpuriousGroupInferrer(random_state=0).fit(X, np.zeros(164))
-    merged = SpuriousGroupInferrer(random_state=0, min_cluster_size=5).fit(X, np.zeros(164))
+    merged = SpuriousGroupInferrer(KMeansGroups(min_group_size=5), random_state=0).fit(
+        X, np.zeros(164)
+    )
     assert_array_equal(whole.cluster_sizes_, [100, 60, 4])
     assert merged.n_clusters_ == [2]
     assert merged.cluster_sizes_.min() >= 5
@@ -139,10 +144,9 @@ def test_a_silhouette_floor_keeps_a_homogeneous_class_whole():
     y = np.repeat([0, 1], 80)
     params = {"normalize": False, "random_state": 0}
     assert SpuriousGroupInferrer(**params).fit(X, y).n_clusters_.min() >= 2
-    inferrer = SpuriousGroupInferrer(**params, min_silhouette=0.25, high_power=2.0).fit(X, y)
+    inferrer = SpuriousGroupInferrer(KMeansGroups(min_silhouette=0.25), **params).fit(X, y)
     assert_array_equal(inferrer.n_clusters_, [2, 1])
     assert np.isnan(inferrer.silhouette_[1])
-    assert inferrer.sampling_power_[1] == 1.0
     assert not inferrer.cluster_search_.query("`class` == 1")["selected"].any()
 
 
@@ -150,15 +154,16 @@ def test_a_given_number_of_clusters_is_used():
     X, _ = make_blobs([60, 40, 20])
     y = np.zeros(120)
     for k in (1, 2, 5):
-        inferrer = SpuriousGroupInferrer(n_clusters=k, random_state=0).fit(X, y)
+        inferrer = SpuriousGroupInferrer(KMeansGroups(n_clusters=k), random_state=0).fit(X, y)
         assert_array_equal(inferrer.n_clusters_, [k])
         assert np.isnan(inferrer.silhouette_[0]) == (k == 1)
-    five = SpuriousGroupInferrer(n_clusters=5, max_clusters=2, random_state=0).fit(X, y)
+    method = KMeansGroups(n_clusters=5, max_clusters=2)
+    five = SpuriousGroupInferrer(method, random_state=0).fit(X, y)
     assert_array_equal(five.n_clusters_, [5])
 
 
 @pytest.mark.fidelity
-@pytest.mark.parametrize("method", ["kmeans", "spare"])
+@pytest.mark.parametrize("method", [KMeansGroups, SpareGroups])
 @pytest.mark.parametrize("n_clusters", ["auto", 4])
 @pytest.mark.parametrize("n_components", [None, 0.999, 3])
 def test_degenerate_classes_stay_whole(method, n_clusters, n_components):
@@ -174,15 +179,10 @@ def test_degenerate_classes_stay_whole(method, n_clusters, n_components):
     )
     y = np.repeat(np.arange(5), [20, 1, 2, 5, 60])
     inferrer = SpuriousGroupInferrer(
-        method=method,
-        n_clusters=n_clusters,
-        n_components=n_components,
-        high_power=2.0,
-        random_state=0,
+        method(n_clusters=n_clusters, n_components=n_components), random_state=0
     ).fit(X, y)
     assert_array_equal(inferrer.n_clusters_[:4], 1)
     assert inferrer.n_clusters_[4] == (3 if n_clusters == "auto" else 4)
-    assert_array_equal(inferrer.sampling_power_[:4], 1.0)
     assert np.isnan(inferrer.silhouette_[:4]).all()
     assert_array_equal(inferrer.predict(X, y=y), inferrer.labels_)
     assert_allclose(inferrer.predict_proba(X, y=y).sum(axis=1), 1.0)
@@ -190,8 +190,8 @@ def test_degenerate_classes_stay_whole(method, n_clusters, n_components):
 
 def test_fewer_distinct_rows_than_clusters_stay_whole():
     X = np.repeat(np.eye(3), 10, axis=0)
-    four = SpuriousGroupInferrer(n_clusters=4, random_state=0).fit(X, np.zeros(30))
-    three = SpuriousGroupInferrer(n_clusters=3, random_state=0).fit(X, np.zeros(30))
+    four = SpuriousGroupInferrer(KMeansGroups(n_clusters=4), random_state=0).fit(X, np.zeros(30))
+    three = SpuriousGroupInferrer(KMeansGroups(n_clusters=3), random_state=0).fit(X, np.zeros(30))
     auto = SpuriousGroupInferrer(random_state=0).fit(X, np.zeros(30))
     assert_array_equal(four.n_clusters_, [1])
     assert_array_equal(three.n_clusters_, [3])
@@ -203,7 +203,7 @@ def test_repeated_rows_count():
     # The repeated row pulls its cluster: 9 copies at 0 and one row at 1 have their mean at 0.1.
     X = np.array([[0.0]] * 9 + [[1.0]] + [[5.0]] * 4)
     inferrer = SpuriousGroupInferrer(
-        n_clusters=2, normalize=False, criterion="mean", random_state=0
+        SpareGroups(n_clusters=2), normalize=False, random_state=0
     ).fit(X, np.zeros(14))
     assert_allclose(inferrer.cluster_centers_, [[0.1], [5.0]], atol=1e-6)
     assert_array_equal(inferrer.cluster_sizes_, [10, 4])
@@ -215,7 +215,7 @@ def test_repeated_rows_count():
 def test_the_center_of_a_whole_class_is_its_mean(n_components):
     X = np.array([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [8.0, 5.0]])
     inferrer = SpuriousGroupInferrer(
-        n_clusters=1, normalize=False, n_components=n_components, random_state=0
+        KMeansGroups(n_clusters=1, n_components=n_components), normalize=False, random_state=0
     ).fit(X, np.zeros(4))
     assert_allclose(inferrer.cluster_centers_, [[2.0, 2.0]])
 
@@ -225,7 +225,9 @@ def test_a_class_to_ignore_is_one_group():
     X_first, _ = make_blobs([60, 40])
     X_second, second = make_blobs([50, 30, 20], seed=1)
     X, y = np.concatenate([X_first, X_second]), np.repeat(["ignored", "split"], 100)
-    inferrer = SpuriousGroupInferrer(n_clusters={"ignored": 1, "split": "auto"}, random_state=0)
+    inferrer = SpuriousGroupInferrer(
+        KMeansGroups(n_clusters={"ignored": 1, "split": "auto"}), random_state=0
+    )
     inferrer.fit(X, y)
     assert_array_equal(inferrer.n_clusters_, [1, 3])
     assert_array_equal(inferrer.labels_[:100], 0)

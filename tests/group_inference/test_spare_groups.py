@@ -1,14 +1,13 @@
-"""method="spare": the planted case of early outputs, sampling powers, the sampled silhouette."""
+"""method="spare": the planted case of early outputs, the sampled silhouette."""
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from skspurious.functional._silhouette import SilhouetteScore, score_partitions
-from skspurious.functional._weights import sampling_probabilities
-from skspurious.group_inference import SpuriousGroupInferrer
-from skspurious.group_inference._spare import choose_by_mean_silhouette, sampling_power
+from skspurious.group_inference import SpareGroups, SpuriousGroupInferrer
+from skspurious.group_inference._spare import choose_by_mean_silhouette
 
 SIZES = (10082, 15, 15, 14, 7)
 
@@ -42,50 +41,26 @@ def test_planted_groups_are_found_with_their_number(dtype):
     assert_array_equal(inferrer.cluster_sizes_, SIZES)
     assert _purity(inferrer.labels_, attribute) == 1.0
     assert inferrer.silhouette_[0] > 0.9
-    assert_array_equal(inferrer.sampling_power_, [1.0])
 
 
 @pytest.mark.fidelity
 def test_a_larger_limit_does_not_split_further():
     Z, _ = make_early_outputs()
-    inferrer = SpuriousGroupInferrer("spare", max_clusters=7, random_state=0)
+    inferrer = SpuriousGroupInferrer(SpareGroups(max_clusters=7), random_state=0)
     assert_array_equal(inferrer.fit(Z, np.zeros(len(Z))).cluster_sizes_, SIZES)
 
 
 @pytest.mark.fidelity
-@pytest.mark.parametrize("silhouette", ["exact", "stratified"])
+@pytest.mark.parametrize("silhouette", ["exact", 200])
 def test_all_silhouettes_find_the_planted_groups(silhouette):
     Z, attribute = make_early_outputs((1500, 12, 9, 6, 5))
     inferrer = SpuriousGroupInferrer(
-        "spare", silhouette=silhouette, silhouette_size=200, max_clusters=6, random_state=0
+        SpareGroups(max_clusters=6), silhouette=silhouette, random_state=0
     ).fit(Z, np.zeros(len(Z)))
     assert adjusted_rand_score(attribute, inferrer.labels_) == 1.0
     expected = silhouette_score(Z, attribute)
     tolerance = 1e-6 if silhouette == "exact" else 0.02
     assert inferrer.silhouette_[0] == pytest.approx(expected, abs=tolerance)
-
-
-@pytest.mark.fidelity
-def test_poorly_separated_classes_get_the_high_power():
-    good, _ = make_early_outputs((900, 30, 20, 10, 10))
-    poor, _ = make_early_outputs((900, 30, 20, 10, 10), peak=3.0, seed=1)
-    Z, y = np.concatenate([poor, good]), np.repeat([0, 1], 970)
-    inferrer = SpuriousGroupInferrer("spare", random_state=0).fit(Z, y)
-    assert inferrer.silhouette_[0] < 0.9 <= inferrer.silhouette_[1]
-    assert_array_equal(inferrer.sampling_power_, [2.0, 1.0])
-    high = SpuriousGroupInferrer("spare", high_power=20.0, random_state=0).fit(Z, y)
-    assert_array_equal(high.sampling_power_, [20.0, 1.0])
-    low = SpuriousGroupInferrer("spare", silhouette_threshold=-1.0, random_state=0).fit(Z, y)
-    assert_array_equal(low.sampling_power_, [1.0, 1.0])
-    kmeans = SpuriousGroupInferrer("kmeans", random_state=0).fit(Z, y)
-    assert_array_equal(kmeans.sampling_power_, [1.0, 1.0])
-
-
-def test_sampling_power_by_hand():
-    silhouette = np.array([0.95, 0.9, 0.89, np.nan])
-    assert_array_equal(
-        sampling_power(silhouette, threshold=0.9, high_power=2.0), [1.0, 1.0, 2.0, 1.0]
-    )
 
 
 def test_the_mean_silhouette_chooses_and_the_macro_one_decides_what_noise_cannot():
@@ -115,7 +90,7 @@ def test_the_stratified_silhouette_at_200_chooses_the_exact_k_for_every_seed():
 def test_inference_at_200_finds_the_planted_groups_for_any_seed(seed):
     Z, _ = make_early_outputs(seed=seed)
     inferrer = SpuriousGroupInferrer(
-        "spare", silhouette_size=200, max_clusters=6, n_init=5, random_state=seed
+        SpareGroups(max_clusters=6, n_init=5), silhouette=200, random_state=seed
     )
     assert_array_equal(inferrer.fit(Z, np.zeros(len(Z))).cluster_sizes_, SIZES)
 
@@ -134,25 +109,6 @@ def test_binary_outputs_are_clustered_and_scored_exactly():
     other = SpuriousGroupInferrer("spare", random_state=5).fit(Z, np.zeros(3682))
     assert_array_equal(other.labels_, inferrer.labels_)
     assert_array_equal(other.silhouette_, inferrer.silhouette_)
-
-
-@pytest.mark.fidelity
-def test_learned_attributes_give_the_sampling_probabilities():
-    good, _ = make_early_outputs((900, 30, 20, 10, 10))
-    poor, _ = make_early_outputs((900, 30, 20, 10, 10), peak=3.0, seed=1)
-    Z, y = np.concatenate([poor, good]), np.repeat(["b", "a"], 970)
-    inferrer = SpuriousGroupInferrer("spare", random_state=0).fit(Z, y)
-    group_class = np.searchsorted(inferrer.classes_, inferrer.group_classes_)
-    p = sampling_probabilities(
-        inferrer.labels_,
-        power=inferrer.sampling_power_[group_class],
-        group_class=group_class,
-    )
-    mass = np.bincount(inferrer.labels_, weights=p)
-    n_good = inferrer.n_clusters_[0]
-    assert_allclose(mass[:n_good], 0.5 / n_good)  # class "a", power 1: equal mass
-    inverse = 1.0 / inferrer.cluster_sizes_[n_good:]
-    assert_allclose(mass[n_good:], 0.5 * inverse / inverse.sum())  # class "b", power 2
 
 
 def test_saturated_outputs_are_clustered_without_a_warning():

@@ -1,0 +1,127 @@
+"""What goes into the inferrer and comes out: samples, with groups around them."""
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import log_softmax
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
+
+from skspurious.data import GroupedData, unpack_groups
+from skspurious.functional._cross_fit import cross_fitted_logits
+from skspurious.functional._rows import row_chunks, squared_norm
+
+# From this many numbers on, moving a class to the GPU pays for setting faiss up there.
+_GPU_MIN_ELEMENTS = 2**25
+
+
+class PassThrough(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """The samples as they are; scikit-learn wraps this ``transform`` to obey ``set_output``."""
+
+    def transform(self, X):
+        checked = self._check_samples(X)
+        return X if hasattr(X, "shape") else checked
+
+
+class GroupCarrier:
+    """Puts groups around the output; not a scikit-learn class, so its methods are not wrapped."""
+
+    def transform(self, X):
+        """Return the samples as they are.
+
+        Parameters
+        ----------
+        X : array-like, tensor or GroupedData of shape (n_samples, n_features)
+
+        Returns
+        -------
+        X : the same object; groups that it carries are kept
+        """
+        check_is_fitted(self)
+        samples, group, inferrer = unpack_groups(X)
+        samples = super().transform(samples)
+        if group is None:
+            return samples
+        return GroupedData(samples, group, group_inferrer=inferrer)
+
+    def fit_transform(self, X, y):
+        """Find the groups and attach them to the samples.
+
+        Parameters
+        ----------
+        X : array-like, tensor or GroupedData of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+            Class labels.
+
+        Returns
+        -------
+        X : GroupedData
+            The samples, carrying ``labels_`` as their groups and this inferrer.
+        """
+        samples, _, _ = unpack_groups(X)
+        self.fit(samples, y)
+        return GroupedData(super().transform(samples), self.labels_, group_inferrer=self)
+
+
+def as_array(X):
+    """Samples without their groups, in a form that scikit-learn checks."""
+    X, _, _ = unpack_groups(X)
+    if torch.is_tensor(X):
+        X = X.detach().cpu()
+        X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+    return X.astype(np.float32) if getattr(X, "dtype", None) == np.float16 else X
+
+
+def normalize_rows(X):
+    rows = np.empty_like(X)
+    for part in row_chunks(*X.shape):
+        length = np.sqrt(squared_norm(X[part]))
+        np.divide(X[part], np.maximum(length, 1e-6)[:, None], out=rows[part])
+        rows[part] += 0.0  # not -0.0
+    return rows
+
+
+def encode_classes(y, classes, n_samples):
+    """Class codes, or None where no labels are given."""
+    if y is None:
+        return None
+    y = column_or_1d(y)
+    if len(y) != n_samples:
+        raise ValueError(f"y has {len(y)} labels for {n_samples} samples: give one for each.")
+    code = pd.Index(classes).get_indexer(y)
+    if (code < 0).any():
+        unseen = list(dict.fromkeys(y[code < 0].tolist()))
+        raise ValueError(
+            f"y has classes that fit did not see: {unseen[:5]}. Known: {classes.tolist()[:20]}."
+        )
+    return code
+
+
+def check_losses(losses, X, code, seed):
+    """Losses as given, or those of a linear model that has not seen the sample."""
+    if losses is None:
+        logits = cross_fitted_logits(X, code, code.max() + 1, random_state=seed)
+        return -log_softmax(logits, axis=1)[np.arange(len(X)), code]
+    losses = check_array(losses, ensure_2d=False, dtype=np.float64, input_name="losses")
+    if losses.shape != (len(X),):
+        raise ValueError(
+            f"losses has shape {losses.shape} for {len(X)} samples: give one for each."
+        )
+    return losses
+
+
+def resolve_device(device):
+    """Torch device of the silhouettes, and from how many numbers on faiss uses the GPUs."""
+    import faiss
+
+    is_auto = device == "auto"
+    device = torch.device("cuda" if is_auto else device)
+    has_cuda = torch.cuda.is_available()
+    if device.type == "cuda" and not (has_cuda or is_auto):
+        raise ValueError(f"device={str(device)!r}, but torch sees no GPU: use 'auto' or 'cpu'.")
+    has_both = has_cuda and faiss.get_num_gpus() > 0
+    if device.type != "cuda" or (is_auto and not has_both):
+        return "cpu", np.inf  # silhouettes are taken in float64, which MPS has not
+    if not has_both:
+        return str(device), np.inf
+    return str(device), _GPU_MIN_ELEMENTS if is_auto else 0
