@@ -25,7 +25,7 @@ class LeNet(nn.Module):
 
     padding : int, default=None
         Padding of both convolutions. None means 0 for images of 28 by 28 pixels or more, as is
-        usual, and 2 for smaller ones, of which little would be left.
+        usual, and 2 for smaller ones, of which little would be left otherwise.
 
     Raises
     ------

@@ -13,11 +13,11 @@ __all__ = ["RandomWarp"]
 class RandomWarp(nn.Module):
     """Rotate, shift, scale, shear and bend every image of a batch by its own random amounts.
 
-    For ``train_transform``, which acts on whole batches: a transform of
+    Meant for ``train_transform``, which acts on whole batches: a transform of
     ``torchvision.transforms.v2`` draws once per call, and would warp all images of a batch alike.
     A group of ten images that comes a thousand times is memorised unless its images vary.
-    What comes into the frame repeats the border, so no new colour appears. Geometry alone is
-    changed: nothing here knows what the spurious feature may be.
+    Places that no pixel reaches repeat the border of the image, so no new colour appears. Only
+    the geometry changes: the transform does not know which feature is spurious.
 
     Parameters
     ----------

@@ -10,17 +10,20 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skspurious._engine._batches import LabelledSamples, iterate_batches
 from skspurious._engine._callbacks import Callback
-from skspurious._engine._loop import LabelledSamples, iterate_batches
-from skspurious._engine._modules import build_module, forward, last_linear, layer_output
+from skspurious._engine._modules import forward, last_linear, layer_output
 from skspurious._engine._runtime import Runtime
-from skspurious.base import BaseTorchClassifier, last_step
-from skspurious.data import GroupedData, as_samples, input_kind, unpack_groups
-from skspurious.utils._parameters import ModuleParametersMixin
-from skspurious.utils._random import draw_seed
+from skspurious._preparation import read_training_input
+from skspurious._training import transforms_of
+from skspurious.base import BaseTorchClassifier
+from skspurious.data import GroupedData, unpack_groups
+from skspurious.data._sources import last_step
+from skspurious.embedding._frozen import FrozenNetwork
+from skspurious.utils._parameters import ModuleParametersMixin, refuses_unknown, shallow_copy
 from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
 
 
@@ -42,6 +45,7 @@ class _GroupCarrier:
         Parameters
         ----------
         X : same kinds as in ``fit``
+            Samples to embed.
 
         Returns
         -------
@@ -62,6 +66,7 @@ class _GroupCarrier:
         Parameters
         ----------
         X : same kinds as in ``fit``
+            Samples to embed.
         y : array-like of shape (n_samples,), default=None
             Class labels; an unfitted classifier needs them.
 
@@ -83,31 +88,33 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
     ----------
     module : str, nn.Module, classifier or FrozenEstimator
         A str names a torchvision model; an instance is copied; a classifier of this package is
-        cloned and fitted in ``fit`` (the early-trained network of SPARE and GEORGE); a fitted
+        cloned and fitted in ``fit`` (as the first stage of SPARE and GEORGE is); a fitted
         classifier in a ``sklearn.frozen.FrozenEstimator`` is used as it is.
     weights : str or torchvision weights, default=None
         Pretrained weights of a torchvision model, such as "DEFAULT".
     layer : str, default="penultimate"
-        "penultimate" is the input of the last linear layer; any other name is a submodule of
-        the network, whose output is taken.
+        "penultimate" takes the input of the last linear layer; any other name is that of a
+        submodule of the network, whose output is taken.
     output : {"embedding", "logits", "proba", "hardness", "hardness_residual"}, default="embedding"
-        "logits" is the output of the network and "proba" its softmax. "hardness" is one number a
-        sample, for networks with two classes: the input x of the last linear layer along the
-        direction that decides, ``x . (w_1 - w_0) / ||w_1 - w_0||``, which is the difference of
-        the logits up to scale and offset (GEORGE's loss component [1]_). "hardness_residual" has
-        behind it what x is without it, in all its dimensions, to be reduced by
-        ``SpuriousGroupInferrer(n_unreduced=1)``. All these ignore ``layer``.
+        "embedding" is what ``layer`` gives; the others ignore ``layer``. "logits" is the output of
+        the network and "proba" its softmax. "hardness" is one number for each sample, for
+        networks with two classes: the input x of the last linear layer along the direction that
+        decides, ``x . (w_1 - w_0) / ||w_1 - w_0||``, which is the difference of the logits up to
+        scale and offset (GEORGE's loss component [1]_). "hardness_residual" is the hardness
+        followed by the rest of x, in all its dimensions, which
+        ``KMeansGroups(n_components=2, n_unreduced=1)`` can reduce.
     dtype : {"float32", "float16"}, default="float32"
         Type of the result; half precision takes half the memory.
     memmap_dir : path, default=None
         Folder in which the result is written as a ``.npy`` file; ``transform`` then returns a
         memory map of it. Each call writes a new file.
-    batch_size : int, default=256
+    batch_size : int, default=128
         Samples per forward pass.
     eval_transform : callable, default=None
-        Acts on a whole batch. Default: the preprocessing of ``weights``, or the classifier's.
+        Acts on a whole batch. None takes the preprocessing of ``weights``, or the classifier's
+        own transform.
     collate_fn : callable, default=None
-        Makes a batch of a list of samples; texts need one. Default: the classifier's.
+        Makes a batch from a list of samples; texts need one. None takes the classifier's own.
     device : str or torch.device, default="auto"
         "auto" is CUDA, then MPS, then the CPU.
     precision : {"float32", "bf16", "fp16"}, default="float32"
@@ -115,11 +122,12 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
     num_workers : int, default=0
         Processes that load samples; arrays and tensors need none.
     epoch_selector : group inferrer or callable, default=None
-        Which epoch's network an unfitted classifier keeps; None is the classifier's own choice,
-        without validation data the last. A ``SpuriousGroupInferrer`` clusters the outputs of
-        each epoch, and the one with the highest silhouette is kept (mean over the classes; one
-        that stays whole counts 0). A callable ``(extractor, X, y) -> float`` is called after
-        each epoch, and the highest value is kept; of equal ones the first.
+        Which epoch's network an unfitted classifier keeps. None leaves it to the classifier,
+        which keeps the last without validation data. A ``SpuriousGroupInferrer`` clusters the
+        outputs of each epoch, and the epoch with the highest silhouette is kept (mean over the
+        classes, in which a class that stays whole counts 0). A callable
+        ``(extractor, X, y) -> float`` is called after each epoch, and the epoch with the highest
+        value is kept; of equal ones the first.
     random_state : int, RandomState instance or None, default=None
         Seed of a network without weights.
 
@@ -130,9 +138,9 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
     module_ : nn.Module
         The network, in evaluation mode.
     n_features_in_ : int
-        Number of features, or of channels.
+        Number of features of a table, or of channels of images.
     epoch_scores_ : ndarray of shape (n_epochs,) or None
-        What `epoch_selector` gave for each epoch; the chosen one is ``estimator_.best_epoch_``.
+        The score of each epoch by `epoch_selector`; ``estimator_.best_epoch_`` is the chosen one.
 
     See Also
     --------
@@ -144,7 +152,8 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
     carries (``GroupedData``) go on to the next step, but never into the network.
 
     For more than two classes hardness is not defined; the margin of the logits takes its place,
-    ``TorchFeatureExtractor(output="logits")`` before ``SpuriousGroupInferrer(reduction="margin")``.
+    ``TorchFeatureExtractor(output="logits")`` before a ``SpuriousGroupInferrer`` with
+    ``KMeansGroups(reduction="margin")``.
 
     References
     ----------
@@ -180,6 +189,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         "random_state": ["random_state"],
     }
 
+    @refuses_unknown
     def __init__(
         self,
         module,
@@ -189,7 +199,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         output="embedding",
         dtype="float32",
         memmap_dir=None,
-        batch_size=256,
+        batch_size=128,
         eval_transform=None,
         collate_fn=None,
         device="auto",
@@ -220,6 +230,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         Parameters
         ----------
         X : array, DataFrame, tensor, list of paths or texts, map-style dataset, or GroupedData
+            Samples of the kind that will be transformed; an unfitted classifier is trained on them.
         y : array-like of shape (n_samples,), default=None
             Class labels; an unfitted classifier needs them.
 
@@ -233,10 +244,14 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
             If ``module`` holds no torch network, or ``epoch_selector`` is an estimator that
             finds no clusters.
         ValueError
-            If ``epoch_selector`` has no epochs to choose from, or gives something else than a
-            finite number.
+            If ``epoch_selector`` has no epochs to choose from, or its score is not a finite
+            number.
         """
-        X = unpack_groups(X)[0]
+        fitted = shallow_copy(self)._fit(unpack_groups(X)[0], y)
+        self.__dict__ = vars(fitted)  # all at once: a fit that fails changes nothing
+        return self
+
+    def _fit(self, X, y):
         is_frozen = isinstance(self.module, FrozenEstimator)
         source = self.module.estimator if is_frozen else self.module
         if isinstance(source, BaseEstimator) and not isinstance(source, BaseTorchClassifier):
@@ -249,8 +264,8 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
             self._check_has_epochs(source, is_frozen)
         if is_frozen:
             check_is_fitted(source)
-            source._check_X(X)
             self.estimator_ = source
+            self._reader()._samples(X)  # raises where it does not fit
         elif isinstance(source, BaseTorchClassifier):
             self.estimator_ = clone(source)
             if self.epoch_selector is None:
@@ -271,6 +286,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         """Make ``module`` the network that ``transform`` uses."""
         self.estimator_.module_ = module
         for name in ("n_features_in_", "feature_names_in_"):
+            vars(self).pop(name, None)
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
         self._n_features_out = self._extract(X, is_probe=True).shape[1]
@@ -302,6 +318,8 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         """Train the classifier, and keep the network of the epoch with the highest score."""
         callbacks = self.estimator_.callbacks
         scores = _EpochScores(self, X, y)
+        # What the classifier learns at the end of its fit, and a score after an epoch asks for.
+        _, _, self.estimator_._description = read_training_input(self.estimator_, X, y)
         self.estimator_.set_params(callbacks=[*(callbacks or []), scores]).fit(X, y)
         self.estimator_.set_params(callbacks=callbacks)
         self.estimator_.module_ = scores.best_module
@@ -330,14 +348,20 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
             )
         return float(score)
 
-    def _extract(self, X, is_probe=False):
+    def _reader(self):
+        """What reads X: the classifier, with the transforms that are given here."""
         source = self.estimator_
-        collate_fn = self.collate_fn or source.collate_fn
-        samples = as_samples(source._check_X(X), collate_fn=collate_fn)
+        given = {"eval_transform": self.eval_transform, "collate_fn": self.collate_fn}
+        own = {k: v for k, v in given.items() if v is not None and v is not getattr(source, k)}
+        return shallow_copy(source).set_params(**own) if own else source
+
+    def _extract(self, X, is_probe=False):
+        source = self._reader()
+        samples = source._samples(X)
         n_rows = 1 if is_probe else len(samples)
         runtime = Runtime(self.device, self.precision)
-        module = source.module_.to(runtime.device).eval()
-        transform = self.eval_transform or source._transforms()[1]
+        module = self.module_.to(runtime.device).eval()
+        transform = transforms_of(source, samples)[1]
         labelled = LabelledSamples(samples, torch.zeros(len(samples), dtype=torch.int64))
         batches = iterate_batches(
             labelled,
@@ -395,7 +419,7 @@ def _hardness_direction(module):
     if len(weight) != 2:
         raise ValueError(
             f"output='hardness' is for two classes, the last linear layer has {len(weight)} "
-            "outputs: use output='logits' and SpuriousGroupInferrer(reduction='margin')."
+            "outputs: use output='logits' and KMeansGroups(reduction='margin')."
         )
     return nn.functional.normalize(weight[1] - weight[0], dim=0)
 
@@ -413,23 +437,3 @@ class _EpochScores(Callback):
         if not self.values or score > max(self.values):
             self.best_module = module
         self.values.append(score)
-
-
-class FrozenNetwork(BaseTorchClassifier):
-    """A network that is not trained, behind the interface of a classifier."""
-
-    def fit(self, X, y=None):
-        """Build the network and check X."""
-        if input_kind(X) == "table":
-            X = validate_data(self, X, dtype=np.float32)
-            self._sample_shape = X.shape[1:]
-        else:
-            X = self._check_not_table(X, reset=True)
-        self.module_ = build_module(
-            self.module,
-            weights=self.weights,
-            sample_shape=self._sample_shape,
-            n_classes=None,
-            seed=draw_seed(self.random_state),
-        ).eval()
-        return self

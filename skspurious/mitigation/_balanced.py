@@ -1,13 +1,12 @@
 """Balanced retraining: every group equally often, by sampling, batches, subsets or weights."""
 
 import copy
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 
-from skspurious._engine._loop import Objective
+from skspurious._engine._objective import Objective
 from skspurious._engine._samplers import (
     BalancedBatchSampler,
     BalancedSubsetSampler,
@@ -15,16 +14,19 @@ from skspurious._engine._samplers import (
     UniformSampler,
     WeightedSampler,
 )
-from skspurious.base import BaseTorchClassifier, last_step, steps
+from skspurious.base import BaseTorchClassifier
+from skspurious.data._sources import last_step, steps_of
 from skspurious.functional._split import balanced_subset
 from skspurious.functional._weights import sampling_probabilities
+from skspurious.group_inference import SpareGroups
 from skspurious.utils._parameters import RESNET50, extends
 from skspurious.utils._sklearn_compat import Interval, StrOptions
+from skspurious.utils._warnings import warn
 
 
 @extends(BaseTorchClassifier)
 class BalancedRetrainer(BaseTorchClassifier):
-    """Trains on equally frequent groups or classes [1]_, also with the sampling of SPARE [2]_.
+    """Trains on equally frequent groups or classes [1]_, or with SPARE's sampling [2]_.
 
     Read more in the :doc:`quick start </quickstart>`.
 
@@ -34,45 +36,52 @@ class BalancedRetrainer(BaseTorchClassifier):
     ----------
     balance : {"sampling", "batches", "subsampling", "weights"}, default="sampling"
         "sampling" (RWG, RWY) draws as many samples as there are, with replacement, each with a
-        probability that is the inverse of its group's size. "batches" fills every batch with
-        equally many samples of each group, none of them twice before all of the group have
-        come. "subsampling" (SUBG, SUBY) keeps a random subset with as many samples of each
-        group as the smallest has, and throws the others away. "weights" weighs the loss.
+        probability in proportion to the inverse of its group's size. "batches" fills every batch
+        with equally many samples of each group, none of them twice before all of the group have
+        come. "subsampling" (SUBG, SUBY) keeps a random subset with as many samples of each group as
+        the smallest has, and throws the others away. "weights" weighs the loss.
     by : {"group", "class"}, default="group"
         What is made equally frequent. Classes need no groups.
     sampling_power : "auto" or float, default="auto"
         Power of the inverse group size, for "sampling" and "weights": 0 is no balancing, 1
-        makes groups equally frequent, more favours small groups. "auto" takes the power that
-        the inferrer found for each class, where groups are inferred, and otherwise 1.
+        makes groups equally frequent, more favours small groups. "auto" is 1, except where
+        :class:`~skspurious.group_inference.SpareGroups` found the groups: there a class whose
+        clusters are not well separated has `high_power`.
+    silhouette_threshold : float, default=0.9
+        With ``sampling_power="auto"``, the clusters of a class count as well separated from this
+        mean silhouette on. Below it the minority's cluster is taken to hold majority samples, too.
+    high_power : float, default=2.0
+        With ``sampling_power="auto"``, the power of a class whose clusters are not well separated.
     class_balanced : "auto" or bool, default="auto"
         Whether each class has the same total probability, its groups sharing it. "auto" is
         True for inferred groups, which are nested in classes, and otherwise False.
     subset_seed : int, default=None
         Seed of the subset of "subsampling"; None takes it from ``random_state``.
     resample_each_epoch : bool, default=False
-        Whether "subsampling" draws a new subset for every epoch. So every sample has its turn;
-        the paper's subset is drawn once.
+        Whether "subsampling" draws a new subset for every epoch, so that every sample has its
+        turn; the paper's subset is drawn once.
     start_from : {"module", "group_inferrer"}, default="module"
-        Whose weights training starts from: those of `module`, or a copy of those that the
-        inferrer's network was trained to, as where `group_inferrer` is a pipeline that begins
-        with a ``TorchFeatureExtractor`` of a classifier.
+        Weights that training starts from: those of `module`, or those of the network that
+        `group_inferrer` has trained. The latter needs a pipeline that begins with a
+        ``TorchFeatureExtractor`` of a classifier.
     shared parameters
 
     Attributes
     ----------
     subset_ : ndarray of shape (n_kept,) or None
-        Rows that "subsampling" kept, of the rows that were trained on; None if it drew anew.
+        Rows of ``X`` that "subsampling" kept; None with another `balance`, or where every epoch
+        had a new subset.
     shared attributes
 
     See Also
     --------
     GroupDROClassifier : Weighs groups by their losses.
-    make_spare : Balances groups that are inferred early in training.
+    SPAREClassifier : Balances groups that are inferred early in training.
 
     Notes
     -----
-    Needs the groups of the training samples (with ``by="class"`` none), given, carried or
-    inferred. One pass over the data per epoch; a small group's samples come many times in it,
+    Needs the groups of the training samples, given, inferred or carried; with ``by="class"`` no
+    groups. One pass over the data per epoch; a small group's samples come many times in it,
     so the network can memorise them: use augmentation, ``weight_decay`` or few epochs.
 
     The size of a group is its number of samples; a ``sample_weight`` acts on the loss alone.
@@ -132,6 +141,8 @@ class BalancedRetrainer(BaseTorchClassifier):
         "balance": [StrOptions({"sampling", "batches", "subsampling", "weights"})],
         "by": [StrOptions({"group", "class"})],
         "sampling_power": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "silhouette_threshold": [Interval(Real, -1, 1, closed="both")],
+        "high_power": [Interval(Real, 0, None, closed="left")],
         "class_balanced": [StrOptions({"auto"}), "boolean"],
         "subset_seed": [None, Interval(Integral, 0, None, closed="left")],
         "resample_each_epoch": ["boolean"],
@@ -145,6 +156,8 @@ class BalancedRetrainer(BaseTorchClassifier):
         balance="sampling",
         by="group",
         sampling_power="auto",
+        silhouette_threshold=0.9,
+        high_power=2.0,
         class_balanced="auto",
         subset_seed=None,
         resample_each_epoch=False,
@@ -155,6 +168,8 @@ class BalancedRetrainer(BaseTorchClassifier):
         self.balance = balance
         self.by = by
         self.sampling_power = sampling_power
+        self.silhouette_threshold = silhouette_threshold
+        self.high_power = high_power
         self.class_balanced = class_balanced
         self.subset_seed = subset_seed
         self.resample_each_epoch = resample_each_epoch
@@ -164,10 +179,13 @@ class BalancedRetrainer(BaseTorchClassifier):
     def _needs_groups(self):
         return self.by == "group"
 
-    def _initial_module(self, train, seed):
-        if self.start_from == "module":
-            return super()._initial_module(train, seed)
-        networks = [s.module_ for s in steps(self.group_inferrer_) if hasattr(s, "module_")]
+    def _starts_from_inferrer(self, data):
+        return self.start_from == "group_inferrer"
+
+    def _initial_module(self, data, seed):
+        if not self._starts_from_inferrer(data):
+            return super()._initial_module(data, seed)
+        networks = [s.module_ for s in steps_of(data.group_inferrer) if hasattr(s, "module_")]
         if not networks:
             raise ValueError(
                 "start_from='group_inferrer' needs a group inferrer with a network. Pass "
@@ -176,55 +194,64 @@ class BalancedRetrainer(BaseTorchClassifier):
             )
         return copy.deepcopy(networks[0])
 
-    def _make_sampler(self, train, seed):
-        part, n_parts = self._parts(train)
+    def _make_sampler(self, data, seed):
+        part, n_parts = self._parts(data)
         sizes = np.bincount(part, minlength=n_parts)
         if (sizes == 0).any():
-            empty = [self.groups_[g] for g in np.flatnonzero(sizes == 0)[:5]]
-            warnings.warn(
+            empty = [data.groups[g] for g in np.flatnonzero(sizes == 0)[:5]]
+            warn(
                 f"{(sizes == 0).sum()} groups have no training sample, among them {empty}; "
-                "the others are balanced.",
-                UserWarning,
-                stacklevel=5,
+                "the others are balanced."
             )
-        self.subset_ = None
         if self.balance == "sampling":
-            return WeightedSampler(self._probabilities(train), seed=seed)
+            return WeightedSampler(self._probabilities(data), seed=seed)
         if self.balance == "batches":
             return BalancedBatchSampler(part, batch_size=self.batch_size, seed=seed)
         if self.balance == "subsampling":
             subset_seed = seed if self.subset_seed is None else self.subset_seed
             if self.resample_each_epoch:
                 return BalancedSubsetSampler(part, seed=subset_seed)
-            self.subset_ = balanced_subset(part, np.random.default_rng(subset_seed))
-            return SubsetSampler(self.subset_, seed=seed)
+            subset = balanced_subset(part, np.random.default_rng(subset_seed))
+            return SubsetSampler(subset, seed=seed)
         return UniformSampler(len(part), seed=seed)
 
-    def _make_objective(self, train):
+    def _learned(self, data, objective, sampler):
+        is_kept = isinstance(sampler, SubsetSampler)
+        return {"subset_": data.train.rows[sampler.rows] if is_kept else None}
+
+    def _make_objective(self, data):
         if self.balance != "weights":
             return Objective()
-        part, n_parts = self._parts(train)
+        part, n_parts = self._parts(data)
         weight = np.zeros(n_parts)
-        weight[part] = self._probabilities(train) * len(part)  # mean 1 over the samples
+        weight[part] = self._probabilities(data) * len(part)  # mean 1 over the samples
         return _BalancedLoss(weight, by=self.by)
 
-    def _parts(self, train):
+    def _parts(self, data):
         """Codes of what is balanced, and their number."""
         if self.by == "class":
-            return train.y.numpy(), len(self.classes_)
-        return train.group.numpy(), train.n_groups
+            return data.train.y.numpy(), len(data.classes)
+        return data.train.group.numpy(), data.train.n_groups
 
-    def _probabilities(self, train):
+    def _power_of_class(self, inferrer):
+        """Sampling power of every class of the inferrer; None where it is 1."""
+        if not isinstance(getattr(inferrer, "method_", None), SpareGroups):
+            return None
+        return _sampling_power(
+            inferrer.silhouette_, threshold=self.silhouette_threshold, high_power=self.high_power
+        )
+
+    def _probabilities(self, data):
         """Probability of every training sample."""
-        part, n_parts = self._parts(train)
-        inferrer = None if self.by == "class" else self.group_inferrer_
+        part, n_parts = self._parts(data)
+        inferrer = None if self.by == "class" else data.group_inferrer
         class_balanced = self.class_balanced
         if class_balanced == "auto":
             class_balanced = inferrer is not None
         power, power_of_class = self.sampling_power, None
         if power == "auto":
-            power, power_of_class = 1.0, getattr(last_step(inferrer), "sampling_power_", None)
-        group_class = _class_of_groups(part, train.y.numpy(), n_parts)
+            power, power_of_class = 1.0, self._power_of_class(last_step(inferrer))
+        group_class = _class_of_groups(part, data.train.y.numpy(), n_parts)
         if group_class is None and (class_balanced or power_of_class is not None):
             raise ValueError(
                 "balancing inside classes needs groups nested in them, but a group has samples "
@@ -232,8 +259,8 @@ class BalancedRetrainer(BaseTorchClassifier):
                 "or set class_balanced=False and a sampling_power."
             )
         if power_of_class is not None:  # the inferrer may have seen more classes
-            known = np.searchsorted(last_step(inferrer).classes_, self.classes_)
-            power = np.asarray(power_of_class)[known][group_class]
+            known = np.searchsorted(last_step(inferrer).classes_, data.classes)
+            power = power_of_class[known][group_class]
         return sampling_probabilities(
             part,
             power=power,
@@ -252,6 +279,11 @@ class _BalancedLoss(Objective):
 
     def coefficients(self, losses, batch, runtime):
         return self.group_weight[batch[self.key]] * super().coefficients(losses, batch, runtime)
+
+
+def _sampling_power(silhouette, *, threshold, high_power):
+    """Power of each class: 1 where it is one group (NaN) or its clusters are well separated."""
+    return np.where(np.asarray(silhouette) < threshold, float(high_power), 1.0)
 
 
 def _class_of_groups(group, y, n_groups):

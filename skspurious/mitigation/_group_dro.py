@@ -6,7 +6,7 @@ from numbers import Real
 import numpy as np
 import torch
 
-from skspurious._engine._loop import Objective
+from skspurious._engine._objective import Objective
 from skspurious._engine._samplers import BalancedBatchSampler, UniformSampler, WeightedSampler
 from skspurious.base import BaseTorchClassifier
 from skspurious.functional._group_loss import (
@@ -42,30 +42,27 @@ class GroupDROClassifier(BaseTorchClassifier):
         Group adjustment C: ``C_g / sqrt(n_g)`` is added to a group's loss in the update of its
         weight, so that small groups, which overfit, count for more. An array is in the order
         of ``groups_``; a dict maps groups to values. Negative and zero values are allowed.
-        "auto" starts at 0 and sets, after each epoch, ``C_g / sqrt(n_g)`` to what the group's
-        loss is higher on validation samples than its running mean in training; it needs
-        validation samples of the same groups.
+        "auto" starts at 0 and sets ``C_g / sqrt(n_g)`` after each epoch to the group's loss on
+        validation samples minus the running mean of its loss in training; it needs validation
+        samples of the same groups.
     update : {"exponentiated", "cvar"}, default="exponentiated"
         How the group weights follow the losses. "exponentiated" is the paper's. "cvar", an
         alternative in the authors' code: running mean losses (rate 0.1), with the adjustment,
-        are sorted, and the groups with the highest share all the weight, each up to its share
-        of the samples over ``cvar_alpha``; ``step_size``, ``absent_group`` and
-        ``normalize_loss`` have no part in it.
+        are sorted, and the groups with the highest losses get all the weight, each at most its
+        share of the samples divided by ``cvar_alpha``; ``step_size`` and ``absent_group`` have no
+        effect.
     cvar_alpha : float, default=0.2
-        Share of the samples, the worst-off groups first, whose mean loss "cvar" descends; 1 is
-        the mean of all.
-    cvar_floor : float, default=0.0
-        Share of the weight that "cvar" spreads over all groups by their sizes.
+        Share of the samples whose mean loss "cvar" minimises, those of the groups with the highest
+        losses first; 1 is the mean of all.
     absent_group : {"zero", "skip", "ema"}, default="zero"
-        What the update takes for a group without samples in a batch. "zero", as the authors
-        do: a loss of 0, with the adjustment. "skip": its weight changes only by
-        renormalisation. "ema": its running mean loss (rate 0.1).
+        Loss that a group without samples in a batch has in the update. "zero": 0, plus the
+        adjustment, as in the authors' code. "ema": the running mean of its losses (rate 0.1),
+        plus the adjustment. "skip": the group is left out of the update, so its weight only
+        changes when the weights are normalised to sum to 1.
     balance : {"sampling", "batches", None}, default="sampling"
         "sampling" draws with replacement so that all groups are equally likely in each place
         of a batch, as in the paper; "batches" fills every batch with equally many samples of
         each group; None takes every sample once an epoch.
-    normalize_loss : bool, default=False
-        Divide the adjusted group losses by their sum before the update.
     shared parameters
 
     Attributes
@@ -86,17 +83,17 @@ class GroupDROClassifier(BaseTorchClassifier):
 
     Notes
     -----
-    Needs the groups of the training samples, given, carried or inferred; for choosing the epoch
+    Needs the groups of the training samples, given, inferred or carried; for choosing the epoch
     also those of validation samples. One pass over the data per epoch.
 
     A network that can fit every sample brings each group's loss to 0, and then GroupDRO is ERM:
     use a strong ``weight_decay`` (with a small ``lr``) or few epochs.
 
     Differences from the authors' code: the weights are kept in log space, so that a group that
-    lagged for long can return; the adjustment applies whatever the sign of the other groups'
-    and never enters the logged losses; a group without training samples has weight 0. In that
-    code "cvar" is called "btl" and fails where every group has its full share, and the automatic
-    adjustment calls a method that is not there; neither is in the paper's tables. With
+    lagged for long can return; the adjustment of a group applies whatever the signs of the other
+    adjustments, and never enters the logged losses; a group without training samples has weight 0.
+    In that code "cvar" is called "btl" and fails where every group has its full share, and the
+    automatic adjustment calls a method that is not there; neither is in the paper's tables. With
     ``gradient_accumulation`` the weights are updated at every batch.
 
     References
@@ -150,10 +147,8 @@ class GroupDROClassifier(BaseTorchClassifier):
         "adjustment": [Real, "array-like", dict, StrOptions({"auto"})],
         "update": [StrOptions({"exponentiated", "cvar"})],
         "cvar_alpha": [Interval(Real, 0, 1, closed="right")],
-        "cvar_floor": [Interval(Real, 0, 1, closed="both")],
         "absent_group": [StrOptions({"zero", "skip", "ema"})],
         "balance": [StrOptions({"sampling", "batches"}), None],
-        "normalize_loss": ["boolean"],
     }
 
     def __init__(
@@ -164,10 +159,8 @@ class GroupDROClassifier(BaseTorchClassifier):
         adjustment=0.0,
         update="exponentiated",
         cvar_alpha=0.2,
-        cvar_floor=0.0,
         absent_group="zero",
         balance="sampling",
-        normalize_loss=False,
         **shared,
     ):
         super().__init__(module, **shared)
@@ -175,66 +168,51 @@ class GroupDROClassifier(BaseTorchClassifier):
         self.adjustment = adjustment
         self.update = update
         self.cvar_alpha = cvar_alpha
-        self.cvar_floor = cvar_floor
         self.absent_group = absent_group
         self.balance = balance
-        self.normalize_loss = normalize_loss
 
-    def _train(self, module, train, valid, runtime, seeds):
+    def _check_data(self, data):
         if isinstance(self.adjustment, str):
-            self._check_has_validation_groups(valid)
-        return super()._train(module, train, valid, runtime, seeds)
+            _check_has_validation_groups(data)
 
-    def _check_has_validation_groups(self, valid):
-        used = self.used_group_labels_
-        if valid is None or valid.group is None:
-            raise ValueError(
-                "adjustment='auto' needs the losses of validation groups. Give "
-                "eval_set=(X, y, sample_group), or set early_stopping=True to keep samples aside."
-            )
-        if used["train"] != used["validation"]:
-            raise ValueError(
-                "adjustment='auto' compares a group's losses in training and validation, but one "
-                "side has given groups and the other inferred ones. Give both or neither."
-            )
-
-    def _make_objective(self, train):
+    def _make_objective(self, data):
         return _GroupDROLoss(
-            np.bincount(train.group.numpy(), minlength=train.n_groups),
-            self._adjustment_of_groups(),
+            np.bincount(data.train.group.numpy(), minlength=data.train.n_groups),
+            self._adjustment_of_groups(data.groups),
             step_size=self.step_size,
             absent_group=self.absent_group,
-            normalize_loss=self.normalize_loss,
-            cvar=(self.cvar_alpha, self.cvar_floor) if self.update == "cvar" else None,
+            cvar_alpha=self.cvar_alpha if self.update == "cvar" else None,
             adjusts_itself=isinstance(self.adjustment, str),
         )
 
-    def _make_sampler(self, train, seed):
-        group = train.group.numpy()
+    def _make_sampler(self, data, seed):
+        group = data.train.group.numpy()
         if self.balance == "sampling":
-            p = sampling_probabilities(group, n_groups=train.n_groups)
+            p = sampling_probabilities(group, n_groups=data.train.n_groups)
             return WeightedSampler(p, seed=seed)
         if self.balance == "batches":
             return BalancedBatchSampler(group, batch_size=self.batch_size, seed=seed)
         return UniformSampler(len(group), seed=seed)
 
-    def _store_result(self, result):
-        self.group_weights_ = result.objective.log_q.exp().cpu().numpy().astype(np.float64)
-        self.adjustment_ = result.objective.adjustment.cpu().numpy().astype(np.float64)
+    def _learned(self, data, objective, sampler):
+        return {
+            "group_weights_": objective.log_q.exp().cpu().numpy().astype(np.float64),
+            "adjustment_": objective.adjustment.cpu().numpy().astype(np.float64),
+        }
 
-    def _adjustment_of_groups(self):
-        """C_g in the order of ``groups_``."""
-        n_groups = len(self.groups_)
+    def _adjustment_of_groups(self, groups):
+        """C_g in the order of the groups."""
+        n_groups = len(groups)
         if isinstance(self.adjustment, str):
             return np.zeros(n_groups)
         if isinstance(self.adjustment, Mapping):
-            missing = [g for g in self.groups_.tolist() if g not in self.adjustment]
+            missing = [g for g in groups.tolist() if g not in self.adjustment]
             if missing:
                 raise ValueError(
                     f"adjustment has no value for the groups {missing[:5]}. Give one for each "
-                    f"of {self.groups_.tolist()[:20]}."
+                    f"of {groups.tolist()[:20]}."
                 )
-            return np.array([self.adjustment[g] for g in self.groups_.tolist()], dtype=float)
+            return np.array([self.adjustment[g] for g in groups.tolist()], dtype=float)
         adjustment = np.asarray(self.adjustment, dtype=float)
         if adjustment.ndim and adjustment.shape != (n_groups,):
             raise ValueError(
@@ -242,6 +220,20 @@ class GroupDROClassifier(BaseTorchClassifier):
                 f"the {n_groups} groups, in the order of groups_."
             )
         return np.broadcast_to(adjustment, n_groups).copy()
+
+
+def _check_has_validation_groups(data):
+    used = data.used_group_labels
+    if data.valid is None or data.valid.group is None:
+        raise ValueError(
+            "adjustment='auto' needs the losses of validation groups. Give X_val, y_val and "
+            "sample_group_val, or set early_stopping=True to keep samples aside."
+        )
+    if used["train"] != used["validation"]:
+        raise ValueError(
+            "adjustment='auto' compares a group's losses in training and validation, but one "
+            "side has given groups and the other inferred ones. Give both or neither."
+        )
 
 
 class _GroupDROLoss(Objective):
@@ -254,8 +246,7 @@ class _GroupDROLoss(Objective):
         *,
         step_size,
         absent_group,
-        normalize_loss,
-        cvar=None,
+        cvar_alpha=None,
         adjusts_itself=False,
     ):
         super().__init__()
@@ -267,8 +258,7 @@ class _GroupDROLoss(Objective):
         self.register_buffer("running_loss", torch.full_like(size, torch.nan))
         self.step_size = step_size
         self.absent_group = absent_group
-        self.normalize_loss = normalize_loss
-        self.cvar = cvar  # None, or its alpha and floor
+        self.cvar_alpha = cvar_alpha  # None is the exponentiated update
         self.adjusts_itself = adjusts_itself  # after each epoch, by the validation groups' losses
 
     def coefficients(self, losses, batch, runtime):
@@ -282,22 +272,19 @@ class _GroupDROLoss(Objective):
     def _update(self, group_loss, counts):
         """One step of the group weights from the group losses of a batch."""
         running = self.running_loss
-        if self.absent_group == "ema" or self.cvar is not None or self.adjusts_itself:
+        if self.absent_group == "ema" or self.cvar_alpha is not None or self.adjusts_itself:
             mixed = torch.where(running.isnan(), group_loss, 0.9 * running + 0.1 * group_loss)
             running.copy_(torch.where(counts > 0, mixed, running))
         size, adjustment = self.group_size, self.adjustment
-        if self.cvar is not None:
+        if self.cvar_alpha is not None:
             adjusted = adjusted_group_loss(running.nan_to_num(0.0), size, adjustment)
-            self.log_q.copy_(cvar_group_weights(adjusted, size, *self.cvar).log())
+            self.log_q.copy_(cvar_group_weights(adjusted, size, self.cvar_alpha).log())
             return
         if self.absent_group == "ema":
             group_loss = torch.where(counts > 0, group_loss, running.nan_to_num(0.0))
         adjusted = adjusted_group_loss(group_loss, size, adjustment)
         if self.absent_group == "skip":
             adjusted = torch.where(counts > 0, adjusted, 0.0)
-        if self.normalize_loss:
-            total = adjusted.sum()
-            adjusted = torch.where(total != 0, adjusted / total, adjusted)
         self.log_q.copy_(update_group_weights(self.log_q, adjusted, self.step_size))
 
     def end_epoch(self, row):

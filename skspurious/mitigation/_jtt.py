@@ -1,42 +1,32 @@
 """Just train twice: what a first network gets wrong counts more for a second one."""
 
 import copy
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 
-from skspurious._engine._loop import Objective
+from skspurious._engine._objective import Objective
 from skspurious._engine._samplers import SubsetSampler, UniformSampler, WeightedSampler
+from skspurious._engine._stage import Stage
+from skspurious._prediction import read_outputs
+from skspurious._training import Trained, check_module, run_stage
 from skspurious.base import BaseTorchClassifier
 from skspurious.functional._error_set import class_margins, stratified_folds
 from skspurious.functional._weights import sampling_probabilities
+from skspurious.mitigation._erm import ERMClassifier
+from skspurious.mitigation._stages import make_first_stage
 from skspurious.utils._parameters import RESNET50, extends
 from skspurious.utils._sklearn_compat import Interval, StrOptions
+from skspurious.utils._warnings import warn
 
-# What the first stage may do differently: how it trains, not what it is.
-_INIT_PARAMS = (
-    "batch_size",
-    "gradient_accumulation",
-    "lr",
-    "lr_schedule",
-    "max_grad_norm",
-    "optimizer",
-    "optimizer_params",
-    "train_transform",
-    "weight_decay",
-)
-
-
-# Of presets: stage 1 by SGD, stage 2 by AdamW.
-_TEXT_INIT = {"optimizer": "sgd", "lr": 2e-5, "weight_decay": 0.0}
+# Of presets for texts: the first stage by SGD, the second by AdamW.
+_TEXT_FIRST = {"optimizer": "sgd", "lr": 2e-5, "max_grad_norm": 1.0, "max_epochs": 2}
 _TEXT_TRAINING = {
     "optimizer": "adamw",
     "lr": 1e-5,
     "lr_schedule": "linear",
     "max_grad_norm": 1.0,
-    "init_params": _TEXT_INIT,
 }
 
 
@@ -54,45 +44,41 @@ class JTTClassifier(BaseTorchClassifier):
     Parameters
     ----------
     init_epochs : int, default=1
-        Epochs of the first stage (T).
-    init_params : dict, default=None
-        Parameters of the first stage that differ from those of the second: ``lr``,
-        ``weight_decay``, ``optimizer``, ``optimizer_params``, ``lr_schedule``, ``batch_size``,
-        ``gradient_accumulation``, ``max_grad_norm`` and ``train_transform``. By default it has
-        neither augmentation nor a schedule.
+        Epochs of the first stage (T), where `first_stage` is None.
+    first_stage : None or ERMClassifier, default=None
+        How the first network is trained. None takes the parameters of the second stage, with
+        `init_epochs` epochs and without augmentation and schedule. An ``ERMClassifier`` is trained
+        by its own parameters; with ``module=None`` both stages start from the same weights.
     up_weight : "auto" or float, default=20.0
         Weight of a sample of the error set, where the others have 1 (lambda). 1 is plain
         training. "auto" makes the error set about as heavy as the rest, the whole part of
         ``(n - |E|) / |E|``, but at least 1.
-    upsample : {"sampling", "duplicate"}, default="sampling"
-        "sampling" draws as many samples an epoch as there are, with replacement, in proportion
-        to the weights. "duplicate" takes every sample once and those of the error set
-        ``up_weight`` times, as the authors do: epochs get longer.
-    online : bool, default=False
-        Take the predictions from one more epoch of the first stage, each batch as the network in
-        training mode saw it, as the authors do. By default the network predicts all samples,
-        without augmentation and in evaluation mode, after ``init_epochs`` epochs.
+    variant : {"paper", "code"}, default="paper"
+        How errors are collected and upweighted. "paper": the trained first network predicts all
+        samples, in evaluation mode and without augmentation; an epoch of the second stage draws
+        as many samples as there are, with replacement, in proportion to their weights. "code",
+        as in the authors' code: the predictions are those that the network makes while it is
+        trained for one more epoch; an epoch of the second stage has every sample once, those of
+        the error set `up_weight` times, so it is longer.
     cross_fit : int, default=None
         Number of folds, stratified by class: every sample is predicted by a network that was
-        trained on the other folds. None predicts the samples that were trained on; where the
-        first stage fits them all, as a head on embeddings does, only out-of-fold errors tell
-        anything.
+        trained on the other folds. With None the first network predicts the samples that it was
+        trained on; where it fits them all, as a head on embeddings does, use folds.
     class_balanced_init : "auto" or bool, default="auto"
         Whether the first stage draws all classes equally often, so that errors are not just
         those of the rare class. "auto" is True with ``cross_fit``.
-    threshold : float, default=None
-        A sample is in the error set where the probability of its class is below this. None
-        takes the samples whose predicted class is wrong.
     shared parameters
 
     Attributes
     ----------
     error_mask_ : ndarray of shape (n_samples,), bool
-        The error set, among the samples that were trained on.
+        The error set: one entry for each row of ``X``, False for those that were kept aside for
+        validation.
     error_rate_ : float
-        Its share of them.
+        Share of the error set in the samples that were trained on.
     margin_ : ndarray of shape (n_samples,)
-        Logit of the own class minus the largest of the others, in the first stage.
+        Logit of the own class minus the largest of the others, in the first stage; NaN for rows
+        that were kept aside.
     up_weight_ : float
         The weight that was used.
     shared attributes
@@ -105,8 +91,8 @@ class JTTClassifier(BaseTorchClassifier):
     Notes
     -----
     Needs no group labels in training, and does not look at them except to report accuracies in
-    ``history_``. It does need them in validation to work well: with parameters and epoch not
-    chosen by the worst validation group, JTT was measured to be no better than plain training.
+    ``history_``. It needs them in validation to work well: JTT was measured to be no better than
+    plain training where parameters and epoch were not chosen by the worst validation group.
     ``init_epochs + max_epochs`` passes over the data; with ``cross_fit=k`` about
     ``(k - 1) * init_epochs + max_epochs``.
 
@@ -118,8 +104,8 @@ class JTTClassifier(BaseTorchClassifier):
     ends up in the error set too, the more the longer the first stage trains.
 
     Differences from the authors' code: it adds ``up_weight`` copies to each sample of E, one
-    more than the formula (an ``up_weight`` that is greater by 1 gives that), keeps the training
-    epoch whose predictions it collects (``online=True``), and duplicates. With
+    more than the formula (for this raise ``up_weight`` by 1); it collects the predictions during
+    training, and repeats samples where the paper draws them (``variant="code"`` does both). With
     ``up_weight=1`` the result is that of :class:`ERMClassifier`, bit for bit.
 
     References
@@ -164,7 +150,7 @@ class JTTClassifier(BaseTorchClassifier):
             "weight_decay": 0.1,
             "batch_size": 32,
             "max_epochs": 5,
-            "init_epochs": 2,
+            "first_stage": ERMClassifier(**_TEXT_FIRST, batch_size=32),
             "up_weight": 4,
         },
         "civilcomments": {
@@ -172,8 +158,7 @@ class JTTClassifier(BaseTorchClassifier):
             "weight_decay": 0.01,
             "batch_size": 16,
             "max_epochs": 3,
-            "init_epochs": 2,
-            "init_params": {**_TEXT_INIT, "batch_size": 24},
+            "first_stage": ERMClassifier(**_TEXT_FIRST, batch_size=24),
             "up_weight": 6,
         },
     }
@@ -181,13 +166,11 @@ class JTTClassifier(BaseTorchClassifier):
     _parameter_constraints: dict = {
         **BaseTorchClassifier._parameter_constraints,
         "init_epochs": [Interval(Integral, 1, None, closed="left")],
-        "init_params": [dict, None],
+        "first_stage": [ERMClassifier, None],
         "up_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "upsample": [StrOptions({"sampling", "duplicate"})],
-        "online": ["boolean"],
+        "variant": [StrOptions({"paper", "code"})],
         "cross_fit": [Interval(Integral, 2, None, closed="left"), None],
         "class_balanced_init": [StrOptions({"auto"}), "boolean"],
-        "threshold": [Interval(Real, 0, 1, closed="right"), None],
     }
 
     def __init__(
@@ -195,54 +178,51 @@ class JTTClassifier(BaseTorchClassifier):
         module=None,
         *,
         init_epochs=1,
-        init_params=None,
+        first_stage=None,
         up_weight=20.0,
-        upsample="sampling",
-        online=False,
+        variant="paper",
         cross_fit=None,
         class_balanced_init="auto",
-        threshold=None,
         **shared,
     ):
         super().__init__(module, **shared)
         self.init_epochs = init_epochs
-        self.init_params = init_params
+        self.first_stage = first_stage
         self.up_weight = up_weight
-        self.upsample = upsample
-        self.online = online
+        self.variant = variant
         self.cross_fit = cross_fit
         self.class_balanced_init = class_balanced_init
-        self.threshold = threshold
 
-    def _train(self, module, train, valid, runtime, seeds):
-        logits, first = self._identify(module, train, runtime, seeds[0])
-        y = train.y.numpy()
-        self.margin_ = class_margins(logits, train.y).numpy()
-        if self.threshold is None:
-            self.error_mask_ = logits.argmax(1).numpy() != y
-        else:
-            p = logits.double().softmax(1).numpy()
-            self.error_mask_ = p[np.arange(len(y)), y] < self.threshold
-        self.error_rate_ = float(self.error_mask_.mean())
-        self._warn_about_errors()
+    def _train(self, module, data, runtime, seeds):
+        logits, history = self._identify(module, data, runtime, seeds[0])
+        train, y = data.train, data.train.y.numpy()
+        is_wrong = logits.argmax(1).numpy() != y
+        error_rate = float(is_wrong.mean())
+        _warn_about_errors(error_rate)
+        up_weight = self._resolve_up_weight(is_wrong)
         # The seeds are those of plain training.
-        sampler = self._make_sampler(train, seeds[0])
-        result = self._run_stage(
-            module, Objective(), sampler, train, valid, runtime, seed=seeds[1], stage="retraining"
-        )
-        result.history = first + [{"stage": "retraining", **row} for row in result.history]
-        return module, result
+        sampler = self._make_upweighting_sampler(is_wrong, up_weight, seeds[0])
+        stage = Stage("retraining", Objective(), sampler, seed=seeds[1])
+        result = run_stage(self, module, stage, train, data.valid, runtime)
+        learned = {
+            "error_mask_": data.on_rows(is_wrong, False),
+            "error_rate_": error_rate,
+            "margin_": data.on_rows(class_margins(logits, train.y).numpy(), np.nan),
+            "up_weight_": up_weight,
+        }
+        return Trained(module, history + result.history, result.best_epoch, learned)
 
-    def _identify(self, module, train, runtime, seed):
+    def _identify(self, module, data, runtime, seed):
         """Logits of the first stage for every training sample, and its history."""
-        first = self._first_stage()
+        train, first = data.train, self._resolve_first_stage()
         is_balanced = self.class_balanced_init
         if is_balanced == "auto":
             is_balanced = self.cross_fit is not None
-        if self.online and (self.cross_fit is not None or is_balanced):
+        is_online = self.variant == "code"
+        if is_online and (self.cross_fit is not None or is_balanced):
             raise ValueError(
-                "online=True takes the predictions of an epoch in which every sample comes once: "
-                "it goes neither with cross_fit nor with class_balanced_init=True."
+                "variant='code' takes the predictions of an epoch in which every sample comes "
+                "once: it goes neither with cross_fit nor with class_balanced_init=True."
             )
         n_folds = self.cross_fit or 1
         if n_folds > len(train):
@@ -250,86 +230,78 @@ class JTTClassifier(BaseTorchClassifier):
         fold_seed, *stage_seeds = (
             np.random.default_rng(seed).integers(2**31 - 1, size=1 + 2 * n_folds).tolist()
         )
+        if self.first_stage is not None and self.first_stage.module is not None:
+            module = first._initial_module(data, seed=fold_seed)
+            check_module(first, module, data, runtime)
         fold = stratified_folds(train.y.numpy(), n_folds, np.random.default_rng(fold_seed))
-        logits = torch.zeros(len(train), len(self.classes_))
+        logits = torch.zeros(len(train), len(data.classes))
         history = []
         for k in range(n_folds):
-            rows = np.arange(len(train)) if n_folds == 1 else np.flatnonzero(fold != k)
+            part = train if n_folds == 1 else train.take(np.flatnonzero(fold != k))
             held_out = torch.from_numpy(np.flatnonzero(fold == k))
-            part = train.take(rows) if n_folds > 1 else train
             network = copy.deepcopy(module)
-            objective = _Recorder(len(train), len(self.classes_)) if self.online else Objective()
             sampler_seed, loop_seed = stage_seeds[2 * k : 2 * k + 2]
             if is_balanced:
                 sampler = WeightedSampler(sampling_probabilities(part.y.numpy()), seed=sampler_seed)
             else:
                 sampler = UniformSampler(len(part), seed=sampler_seed)
-            stage = "identification" if n_folds == 1 else f"identification_{k + 1}"
-            result = first._run_stage(
-                network, objective, sampler, part, None, runtime, seed=loop_seed, stage=stage
-            )
-            history += [{"stage": stage, **row} for row in result.history]
-            if self.online:
+            objective = _Recorder(*logits.shape) if is_online else Objective()
+            name = "identification" if n_folds == 1 else f"identification_{k + 1}"
+            stage = Stage(name, objective, sampler, loop_seed)
+            history += run_stage(first, network, stage, part, None, runtime).history
+            if is_online:
                 n_batches = -(-len(part) // first.batch_size)
-                logits[held_out] = objective.of_last_epoch(n_batches, runtime).cpu()
-                continue
-            outputs = self._outputs(network, train.samples, runtime, rows=held_out)
+                outputs = objective.of_last_epoch(n_batches, runtime)
+            else:
+                outputs = read_outputs(first, network, train.samples, runtime, rows=held_out)
             logits[held_out] = outputs.float().cpu()
         return logits, history
 
-    def _first_stage(self):
-        """This estimator with the parameters of the first stage."""
-        changes = dict(self.init_params or {})
-        unknown = sorted(set(changes) - set(_INIT_PARAMS))
-        if unknown:
-            raise ValueError(
-                f"init_params has {unknown}; the first stage may differ in {list(_INIT_PARAMS)}."
-            )
-        if "optimizer" in changes:
-            changes = {"optimizer_params": None, **changes}
-        first = copy.copy(self).set_params(
-            **{"lr_schedule": None, "train_transform": None, **changes},
-            max_epochs=self.init_epochs + self.online,
-            early_stopping=False,
-            callbacks=None,
+    def _resolve_first_stage(self):
+        """An estimator with the parameters of the first stage."""
+        first = make_first_stage(self, self.init_epochs)
+        first.set_params(
+            checkpoint_dir=self.checkpoint_dir,
+            random_state=self.random_state,
+            verbose=self.verbose,
         )
         first._validate_params()
+        if self.variant == "code":
+            first.max_epochs += 1
         return first
 
-    def _warn_about_errors(self):
-        if not self.error_mask_.any():
-            warnings.warn(
-                "the error set is empty, so the second stage is plain training: the first stage "
-                "fits every sample. Lower init_epochs, raise weight_decay in init_params, or "
-                "use cross_fit=5 for out-of-fold errors.",
-                UserWarning,
-                stacklevel=5,
-            )
-        elif self.error_rate_ > 0.5:
-            warnings.warn(
-                f"the error set is {self.error_rate_:.0%} of the training samples: the first "
-                "stage has hardly learned anything. Raise init_epochs or its lr.",
-                UserWarning,
-                stacklevel=5,
-            )
-
-    def _make_sampler(self, train, seed):
-        n_errors = int(self.error_mask_.sum())
-        up_weight = self.up_weight
+    def _resolve_up_weight(self, is_wrong):
+        up_weight, n_errors = self.up_weight, int(is_wrong.sum())
         if up_weight == "auto":
-            up_weight = max(1, (len(train) - n_errors) // max(n_errors, 1))
-        self.up_weight_ = float(up_weight)
-        if self.upsample == "duplicate" and self.up_weight_ != int(self.up_weight_):
+            up_weight = max(1, (len(is_wrong) - n_errors) // max(n_errors, 1))
+        if self.variant == "code" and up_weight != int(up_weight):
             raise ValueError(
-                f"upsample='duplicate' needs a whole up_weight; got {up_weight}. Round it, or "
-                "use upsample='sampling'."
+                f"variant='code' repeats samples, so it needs a whole up_weight; got {up_weight}. "
+                "Round it, or use variant='paper'."
             )
-        if up_weight == 1 or n_errors in (0, len(train)):
-            return UniformSampler(len(train), seed=seed)  # all weights are equal
-        if self.upsample == "sampling":
-            return WeightedSampler(np.where(self.error_mask_, up_weight, 1.0), seed=seed)
-        times = np.where(self.error_mask_, int(up_weight), 1)
-        return SubsetSampler(np.repeat(np.arange(len(train)), times), seed=seed)
+        return float(up_weight)
+
+    def _make_upweighting_sampler(self, is_wrong, up_weight, seed):
+        if up_weight == 1 or is_wrong.all() or not is_wrong.any():
+            return UniformSampler(len(is_wrong), seed=seed)  # all weights are equal
+        if self.variant == "paper":
+            return WeightedSampler(np.where(is_wrong, up_weight, 1.0), seed=seed)
+        times = np.where(is_wrong, int(up_weight), 1)
+        return SubsetSampler(np.repeat(np.arange(len(is_wrong)), times), seed=seed)
+
+
+def _warn_about_errors(error_rate):
+    if error_rate == 0:
+        warn(
+            "the error set is empty, so the second stage is plain training: the first stage "
+            "fits every sample. Lower init_epochs, raise the weight_decay of first_stage, or "
+            "use cross_fit=5 for out-of-fold errors."
+        )
+    elif error_rate > 0.5:
+        warn(
+            f"the error set is {error_rate:.0%} of the training samples: the first "
+            "stage has hardly learned anything. Raise init_epochs or its lr."
+        )
 
 
 class _Recorder(Objective):
@@ -344,8 +316,8 @@ class _Recorder(Objective):
     def forward(self, module, batch, runtime):
         result = super().forward(module, batch, runtime)
         self.n_batches += 1
-        self.logits[batch["index"]] = result[2].detach().float()
-        self.batch_of[batch["index"]] = self.n_batches
+        self.logits[batch["position"]] = result[2].detach().float()
+        self.batch_of[batch["position"]] = self.n_batches
         return result
 
     def of_last_epoch(self, n_batches, runtime):

@@ -1,6 +1,5 @@
 """NSF: neutralise the spurious part of an embedding, and retrain the head on what is left."""
 
-import warnings
 from dataclasses import replace
 from numbers import Integral, Real
 
@@ -8,37 +7,36 @@ import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
 
-from skspurious._engine._loop import LoopResult, Objective, evaluate, place
+from skspurious._engine._batches import place
+from skspurious._engine._evaluation import evaluate
 from skspurious._engine._modules import last_linear
+from skspurious._engine._objective import Objective
 from skspurious._engine._runtime import Runtime
 from skspurious._engine._samplers import UniformSampler, WeightedSampler
+from skspurious._engine._stage import TO_THE_END, Stage
+from skspurious._prediction import read_embedding
+from skspurious._training import Trained, loop_config, run_stage
 from skspurious.base import BaseTorchClassifier
-from skspurious.data import as_samples, unpack_groups
-from skspurious.functional._clustering import squared_distances_to
-from skspurious.functional._dispersion import class_means, find_dispersed
-from skspurious.functional._neutralise import (
-    EPS,
-    find_rescued,
-    fit_balanced_head,
-    fit_elimination,
-    fold_neutral_map,
-    neutral_centers,
-    neutralise,
-    part_weights,
-    solve_elimination,
-)
+from skspurious.functional._elimination import neutralise
+from skspurious.functional._nsf import fit_neutral
 from skspurious.functional._split import stratified_split
+from skspurious.mitigation._nsf_network import (
+    AlignmentLoss,
+    MappedLinear,
+    put_folded,
+    replace_last_linear,
+)
 from skspurious.utils._parameters import RESNET50, extends
 from skspurious.utils._sklearn_compat import Interval, StrOptions
+from skspurious.utils._warnings import warn
 
 # Of presets: plain training of the first stage.
 _IMAGE_TRAINING = {
     "lr": 3e-3,
     "lr_schedule": "cosine",
     "weight_decay": 1e-4,
-    "identify_on": "eval_set",
+    "identify_on": "validation",
 }
 _TEXT_TRAINING = {
     "optimizer": "adamw",
@@ -47,23 +45,21 @@ _TEXT_TRAINING = {
     "weight_decay": 1e-4,
     "batch_size": 16,
     "max_epochs": 10,
-    "identify_on": "eval_set",
+    "identify_on": "validation",
 }
-
-# With more rows than this, steps see batches of this size, unless ``nsf_batch_size`` is given.
-_FULL_BATCH, _BATCH = 1_000_000, 65_536
 
 
 @extends(BaseTorchClassifier)
 class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorchClassifier):
     """Neutralises spurious features after training, without any group label (NSF) [1]_.
 
-    In four steps on an embedding: the samples nearer to another class mean than to that of
-    their own class are found; the midpoint of these outliers and of the others is the neutral
-    center of a class; a map of every feature, ``T(f) = (f + shift) * scale - shift``, draws the
-    samples to it; and a linear head is trained on mapped features, with outliers that are right
-    now and samples that always were weighing the same. Map and head are folded into one linear
-    layer.
+    In four steps on an embedding: (1) find the outliers, samples nearer to the mean of another
+    class than to that of their own; (2) take the midpoint between the mean of the outliers and
+    the mean of the other, easy samples of a class as its neutral center; (3) learn a map of
+    every feature, ``T(f) = (f + shift) * scale - shift``, that draws samples to the center of
+    their class; (4) train a linear head on mapped features, in which easy and rescued samples
+    weigh the same: outliers that the map brings nearest to the center of their own class are
+    rescued. Map and head are folded into one linear layer.
 
     Read more in the :doc:`quick start </quickstart>`.
 
@@ -71,76 +67,57 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
 
     Parameters
     ----------
-    identify_on : {"train", "eval_set"} or float, default="train"
-        Samples that the four steps see: the training samples, those of ``eval_set``, or a part
-        of the training samples, a float in (0, 1), that is kept out of the first stage,
-        stratified by class. See the Notes.
-    n_transform_steps : int, default=300
+    identify_on : {"train", "validation"} or float, default="train"
+        Samples that the four steps see: the training samples, or those of ``X_val``; a float in
+        (0, 1) is the share of the training samples, stratified by class, that the four steps see
+        and the first stage does not. See the Notes.
+    transform_steps : int, default=300
         Steps of the map. The optimizer moves a scale by about ``nsf_lr`` a step, so this decides
         how much is eliminated; with 0 the map is the identity.
-    n_head_steps : int, default=500
+    head_steps : int, default=500
         Steps of the head.
     nsf_lr : float, default=1e-3
-        Learning rate of both.
-    reg : float, default=10.0
+        Learning rate of the map and of the head.
+    reg_weight : float, default=10.0
         Factor of the mean of the scales in the loss of the map. It pulls at each scale with
-        ``reg / n_embedding``: 10 is for the hundreds of features of a network, and with few
-        features, or many steps, it drives all scales down alike; then take less.
-    min_outliers : int, default=1
-        Fewest outliers of a class that take part in its neutral center.
-    balance : {"group", "group_class"}, default="group"
-        "group", as in the paper: rescued and easy samples have the same weight in the head's
-        loss, classes whatever they have. "group_class": classes too have the same weight, shared
-        by the rescued and the easy samples of each; also where a class has no rescued ones.
-    clamp_min : float, default=None
-        Scales are kept above, such as 0; None, as in the paper, lets them become negative.
-    grouping : {"binary", "confusion"}, default="binary"
-        "binary", as in the paper: the outliers of a class are one group. "confusion": one for
-        every class that they are taken for, and the center is the unweighted mean over the
-        groups of the class. With two classes both are the same.
-    solver : {"adam", "closed_form"}, default="adam"
-        "closed_form" minimises squared distances instead, one regression per feature, without
-        steps and regulariser: a baseline.
-    fallback : {"easy", "head"}, default="easy"
-        What becomes the head, with a warning, if no sample is rescued. "easy" is a head trained
-        on the easy samples, classes weighing the same, from zero. "head" is that of the trained
-        network, so needs a `module`; it has not seen mapped features, and is right about them only
-        while the map is near the identity.
-    nsf_batch_size : int, default=None
-        Rows in a step of the map, and at most of each half of a batch of the head. None takes
-        all up to 1,000,000 rows, and 65,536 of more.
+        ``reg_weight / n_embedding``: 10 is meant for the hundreds of features of a network. With
+        few features, or many steps, it drives all scales down alike: take less.
+    class_balanced : bool, default=False
+        Whether the classes, too, have the same weight in the head's loss, shared equally by the
+        rescued and the easy samples of a class. The paper balances rescued and easy samples alone.
     fine_tune_epochs : int, default=0
-        If positive, backbone, map and head are trained on together after the four steps, for as
-        many epochs, under the head's balanced loss and the loss of the map; then folded again.
+        Epochs for which backbone, map and head are trained together after the four steps, by the
+        head's balanced loss plus the loss of the map; then map and head are folded again.
     fine_tune_lr : float, default=None
-        Learning rate of that; None is ``lr``.
-    alignment : float, default=1.0
-        Factor of the loss of the map in that.
+        Learning rate of the fine-tuning; None is ``lr``.
+    alignment_weight : float, default=1.0
+        Weight of the loss of the map in the fine-tuning.
     monitor : {"auto", "worst_group_accuracy", "accuracy", "loss"} or None, default="auto"
-        What the best epoch of the first stage is best in, on validation samples. "auto" is None,
-        which keeps the last epoch as the authors do; with ``early_stopping`` it is the
-        worst-group accuracy where there are groups, otherwise the accuracy.
+        Value on the validation samples by which the best epoch of the first stage is chosen.
+        "auto" is None, which keeps the last epoch as the authors do; with ``early_stopping`` it is
+        the worst-group accuracy where there are groups, otherwise the accuracy.
     shared parameters
 
     Attributes
     ----------
     class_means_ : ndarray of shape (n_classes, n_embedding)
         Means of the classes.
-    outlier_mask_ : ndarray of shape (n_identify,), bool
-        Samples, of those that the four steps saw, whose nearest class mean is another class's.
+    outlier_mask_ : ndarray of shape (n_samples,) or (n_val,), bool
+        Samples whose nearest class mean is another class's: one entry for each row of ``X``, or
+        of ``X_val`` with ``identify_on="validation"``. As in all masks here, rows that the four
+        steps did not see are False.
     outlier_counts_ : ndarray of shape (n_classes,), int64
-        Their number in each class.
+        Number of outliers in each class.
     neutral_centers_ : ndarray of shape (n_classes, n_embedding)
         Neutral center of each class.
     scale_, shift_ : ndarray of shape (n_embedding,)
-        The map.
-    rescued_mask_ : ndarray of shape (n_identify,), bool
+        Scale and shift of the map, feature by feature.
+    rescued_mask_ : ndarray of shape (n_samples,) or (n_val,), bool
         Outliers whose nearest neutral center, once mapped, is that of their class.
-    easy_mask_ : ndarray of shape (n_identify,), bool
+    easy_mask_ : ndarray of shape (n_samples,) or (n_val,), bool
         Samples that are not outliers.
-    identify_indices_ : ndarray of shape (n_identify,) or None
-        Rows that the four steps saw, of those that were left for training; None for those of
-        ``eval_set``.
+    identify_indices_ : ndarray of int
+        Rows that the four steps saw, of ``X`` or of ``X_val``, sorted.
     coef_ : ndarray of shape (n_classes, n_embedding)
         Weights of the folded layer, which acts on the embedding before the map.
     intercept_ : ndarray of shape (n_classes,)
@@ -156,10 +133,10 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
 
     Notes
     -----
-    Needs group labels neither in training nor in validation; if they are given they serve the
-    history of the first stage, and its early stopping. Passes over the data: ``max_epochs`` for
-    the first stage, one for the embedding, and on the embedding, which stays in memory,
-    ``n_transform_steps + n_head_steps`` at most.
+    Needs group labels neither in training nor in validation. Labels that are given are used for
+    the history of the first stage and for its early stopping alone. Passes over the data:
+    ``max_epochs`` for the first stage, one for the embedding, and on the embedding, which stays in
+    memory, ``transform_steps + head_steps`` at most.
 
     With a `module`, the first stage is plain training by the shared parameters; ``max_epochs=0``
     takes the network as it is. Its last linear layer is then replaced by the folded one. With
@@ -169,27 +146,28 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
 
     **Which samples to identify on.** Best are samples that the network was not trained on, with
     the same bias as the training samples: ``identify_on=0.2``. An outlier is seen only where the
-    spurious feature outweighs the core feature in the class means; for two classes with core
-    feature +-c, of which a share rho has the spurious feature +-s of its class, where
-    ``s**2 * (2 * rho - 1) > c**2``. A split that is balanced in the attribute (rho of 1/2, as
-    the validation data of Waterbirds) is therefore the worst: none of its conflicting samples
-    stands out. Training samples that the network has memorised hide them too.
+    spurious feature outweighs the core feature in the class means. For two classes with core
+    feature +-c and spurious feature +-s, where a share rho of a class has the s of its class,
+    this means ``s**2 * (2 * rho - 1) > c**2``. A split that is balanced in the attribute (rho of
+    1/2, as the validation data of Waterbirds) is therefore the worst: none of its conflicting
+    samples stands out. Training samples that the network has memorised hide them too.
 
-    The paper's step counts, 10 to 1200, differ by data set and how they were chosen is not said;
-    they decide: in our comparison of methods (``docs/results``) strong elimination, 300 steps of
-    0.01, makes the method on one data set, and on the other anything but a few steps harms. To
-    choose them without group labels, take the worst class on samples held out for this:
+    **How many steps.** The result depends on it. The paper has 10 to 1200, by data set, and does
+    not say how it chose them; in our comparison (``docs/results``) 300 steps at 0.01 make the
+    method work on one data set, and all but a few steps harm on the other. To choose without
+    group labels, take the accuracy of the worst class on samples held out for this:
     ``score(X, y, sample_group=y)``, or ``GroupedData(X, y)`` in a search.
 
     A ``sample_weight`` weighs the first stage, the means, the loss of the map, and the samples
     in each half of the head's batches. ``history_`` has a column ``stage``: the epochs of "erm"
     and "fine_tune", and the steps of "eliminate" and "update", with their losses.
 
-    Differences from the authors' code: means are exact, in float64; a class without inliers has
-    the mean of its outliers as its center; if no sample is rescued their head silently stays as
-    it was drawn, here see `fallback`; the gradient of the map is closed.
-    ``balance="group_class"``, ``grouping="confusion"``, `clamp_min`, ``solver="closed_form"``
-    and `fine_tune_epochs` (the abstract may be read so; their backbone is frozen) are ours.
+    Differences from the authors' code: means are exact, in float64; a class without easy samples
+    has the mean of its outliers as its center; if no sample is rescued, their head silently keeps
+    its random weights, whereas here a warning says so and a head is trained, from zero, on the
+    easy samples, every class with the same weight; the gradient of the map is written out. With
+    more than 1,000,000 rows a step sees 65,536 of them. `class_balanced` and `fine_tune_epochs`
+    (the abstract may be read so; their backbone is frozen) are ours.
 
     References
     ----------
@@ -202,7 +180,8 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
     >>> from skspurious import NSFClassifier
     >>> from skspurious.datasets import make_spurious_classification
     >>> train = make_spurious_classification(500, random_state=0)
-    >>> clf = NSFClassifier(nsf_lr=0.01, reg=0.5, random_state=0).fit(train.data, train.target)
+    >>> clf = NSFClassifier(nsf_lr=0.01, reg_weight=0.5, random_state=0)
+    >>> clf = clf.fit(train.data, train.target)
     >>> clf.outlier_counts_
     array([11, 12])
     >>> clf.transform(train.data).shape
@@ -216,50 +195,44 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
             **_IMAGE_TRAINING,
             "batch_size": 32,
             "max_epochs": 100,
-            "n_transform_steps": 10,
-            "n_head_steps": 500,
+            "transform_steps": 10,
+            "head_steps": 500,
         },
         "celeba": {
             **RESNET50,
             **_IMAGE_TRAINING,
             "batch_size": 100,
             "max_epochs": 20,
-            "n_transform_steps": 350,
-            "n_head_steps": 110,
+            "transform_steps": 350,
+            "head_steps": 110,
         },
         "chexpert": {
             **RESNET50,
             **_IMAGE_TRAINING,
             "batch_size": 100,
             "max_epochs": 20,
-            "n_transform_steps": 650,
-            "n_head_steps": 10000,
+            "transform_steps": 650,
+            "head_steps": 10000,
         },
-        "multinli": {**_TEXT_TRAINING, "n_transform_steps": 1200, "n_head_steps": 1500},
-        "civilcomments": {**_TEXT_TRAINING, "n_transform_steps": 300, "n_head_steps": 100},
+        "multinli": {**_TEXT_TRAINING, "transform_steps": 1200, "head_steps": 1500},
+        "civilcomments": {**_TEXT_TRAINING, "transform_steps": 300, "head_steps": 100},
     }
 
     _parameter_constraints: dict = {
         **BaseTorchClassifier._parameter_constraints,
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
         "identify_on": [
-            StrOptions({"train", "eval_set"}),
+            StrOptions({"train", "validation"}),
             Interval(Real, 0, 1, closed="neither"),
         ],
-        "n_transform_steps": [Interval(Integral, 0, None, closed="left")],
-        "n_head_steps": [Interval(Integral, 1, None, closed="left")],
+        "transform_steps": [Interval(Integral, 0, None, closed="left")],
+        "head_steps": [Interval(Integral, 1, None, closed="left")],
         "nsf_lr": [Interval(Real, 0, None, closed="neither")],
-        "reg": [Interval(Real, 0, None, closed="left")],
-        "min_outliers": [Interval(Integral, 1, None, closed="left")],
-        "balance": [StrOptions({"group", "group_class"})],
-        "clamp_min": [None, Interval(Real, None, 1, closed="right")],
-        "grouping": [StrOptions({"binary", "confusion"})],
-        "solver": [StrOptions({"adam", "closed_form"})],
-        "fallback": [StrOptions({"easy", "head"})],
-        "nsf_batch_size": [None, Interval(Integral, 1, None, closed="left")],
+        "reg_weight": [Interval(Real, 0, None, closed="left")],
+        "class_balanced": ["boolean"],
         "fine_tune_epochs": [Interval(Integral, 0, None, closed="left")],
         "fine_tune_lr": [None, Interval(Real, 0, None, closed="neither")],
-        "alignment": [Interval(Real, 0, None, closed="left")],
+        "alignment_weight": [Interval(Real, 0, None, closed="left")],
     }
 
     def __init__(
@@ -267,38 +240,26 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         module=None,
         *,
         identify_on="train",
-        n_transform_steps=300,
-        n_head_steps=500,
+        transform_steps=300,
+        head_steps=500,
         nsf_lr=1e-3,
-        reg=10.0,
-        min_outliers=1,
-        balance="group",
-        clamp_min=None,
-        grouping="binary",
-        solver="adam",
-        fallback="easy",
-        nsf_batch_size=None,
+        reg_weight=10.0,
+        class_balanced=False,
         fine_tune_epochs=0,
         fine_tune_lr=None,
-        alignment=1.0,
+        alignment_weight=1.0,
         **shared,
     ):
         super().__init__(module, **shared)
         self.identify_on = identify_on
-        self.n_transform_steps = n_transform_steps
-        self.n_head_steps = n_head_steps
+        self.transform_steps = transform_steps
+        self.head_steps = head_steps
         self.nsf_lr = nsf_lr
-        self.reg = reg
-        self.min_outliers = min_outliers
-        self.balance = balance
-        self.clamp_min = clamp_min
-        self.grouping = grouping
-        self.solver = solver
-        self.fallback = fallback
-        self.nsf_batch_size = nsf_batch_size
+        self.reg_weight = reg_weight
+        self.class_balanced = class_balanced
         self.fine_tune_epochs = fine_tune_epochs
         self.fine_tune_lr = fine_tune_lr
-        self.alignment = alignment
+        self.alignment_weight = alignment_weight
 
     def transform(self, X):
         """The neutralised embedding T(f).
@@ -306,17 +267,18 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         Parameters
         ----------
         X : same kinds as in ``fit``
+            Samples to embed.
 
         Returns
         -------
         mapped : ndarray of shape (n_samples, n_embedding), float32
         """
         check_is_fitted(self)
-        samples = as_samples(self._check_X(unpack_groups(X)[0]), collate_fn=self.collate_fn)
         runtime = Runtime(self.device)
-        module = self.module_.to(runtime.device)
-        features = self._embedding(module, samples, runtime).cpu().numpy()
-        return neutralise(features, self.scale_, self.shift_).astype(np.float32, copy=False)
+        module, samples = self.module_.to(runtime.device), self._samples(X)
+        features = read_embedding(self, module, samples, runtime, len(self.classes_))
+        features = neutralise(features.cpu().numpy(), self.scale_, self.shift_)
+        return features.astype(np.float32, copy=False)
 
     # ----------------------------------------------------------------------------------
     # The stages
@@ -325,292 +287,148 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
     def _has_first_stage(self):
         return self.module is not None and self.max_epochs > 0
 
-    def _train(self, module, train, valid, runtime, seeds):
-        rng = np.random.default_rng(seeds[0])
-        split_seed, draw_seed, *tune_seeds = rng.integers(2**31 - 1, size=4).tolist()
-        if self.fallback == "head" and self.module is None:
-            raise ValueError(
-                "fallback='head' is the head of a trained network, and module=None has none. "
-                "Use fallback='easy'."
-            )
-        train, chosen = self._choose_samples(train, valid, split_seed)
-        if self.module is None:
-            self.used_group_labels_ = {"train": False, "validation": False}
-        history, best_epoch = [], None
-        if self._has_first_stage:
-            result = self._run_stage(
-                module,
-                Objective(),
-                UniformSampler(len(train), seed=seeds[0]),
-                train,
-                valid,
-                runtime,
-                seed=seeds[1],
-                stage="erm",
-            )
-            history = [{"stage": "erm", **row} for row in result.history]
-            best_epoch = result.best_epoch
-
-        exact = Runtime(self.device)  # whatever the precision of training
-        features = self._embedding(module.to(exact.device), chosen.samples, exact)
-        generator = torch.Generator().manual_seed(draw_seed)
-        part, head, rows = self._neutralise(module, features, chosen, generator)
-        del features
-        history += rows
-        if self.fine_tune_epochs:
-            head, rows = self._fine_tune(module, part, head, chosen, valid, runtime, tune_seeds)
-            history += rows
-        module = self._put_folded(module, *head)
-        if valid is not None:
-            config = self._loop_config(valid, seeds[1])
-            last = history.pop() if history else {"stage": "update", "epoch": 0}
-            valid = place(valid, runtime.device)
-            history.append(last | evaluate(module, valid, runtime, config))
-        return module, LoopResult(history, best_epoch, Objective())
-
-    def _split(self, train, seed):
+    @property
+    def _keeps_part_aside(self):
         # Validation is for the epochs of the first stage.
-        return super()._split(train, seed) if self._has_first_stage else (train, None)
+        return self.early_stopping and self._has_first_stage
 
     def _monitored(self, valid):
         if self.monitor == "auto" and not self.early_stopping:
             return None
         return super()._monitored(valid)
 
-    def _choose_samples(self, train, valid, seed):
+    def _train(self, module, data, runtime, seeds):
+        rng = np.random.default_rng(seeds[0])
+        split_seed, draw_seed, *tune_seeds = rng.integers(2**31 - 1, size=4).tolist()
+        train, chosen = self._choose_samples(data, split_seed)
+        history, best_epoch = [], None
+        if self._has_first_stage:
+            sampler = UniformSampler(len(train), seed=seeds[0])
+            stage = Stage("erm", Objective(), sampler, seed=seeds[1])
+            result = run_stage(self, module, stage, train, data.valid, runtime)
+            history, best_epoch = result.history, result.best_epoch
+
+        exact = Runtime(self.device)  # whatever the precision of training
+        module.to(exact.device)
+        weight = None if chosen.weight is None else chosen.weight.cpu().numpy().astype(np.float64)
+        fit = fit_neutral(
+            read_embedding(self, module, chosen.samples, exact, len(data.classes)),
+            chosen.y,
+            n_classes=len(data.classes),
+            sample_weight=weight,
+            transform_steps=self.transform_steps,
+            head_steps=self.head_steps,
+            lr=self.nsf_lr,
+            reg_weight=self.reg_weight,
+            class_balanced=self.class_balanced,
+            generator=torch.Generator().manual_seed(draw_seed),
+        )
+        if fit.is_fallback:
+            warn(
+                f"no sample was rescued ({fit.outlier.sum()} of {len(fit.outlier)} are outliers), "
+                "so the head is fitted on all easy samples, every class with the same weight. "
+                "Identify on samples that have the bias of the training samples and were not "
+                "trained on, or lower reg_weight or transform_steps."
+            )
+        for name, losses in fit.losses.items():
+            history += _rows_of(name, losses, self.nsf_lr)
+        scale, shift, head = fit.scale, fit.shift, fit.head
+        if self.fine_tune_epochs:
+            module, layer, rows = self._fine_tune(
+                module, fit, chosen, data.valid, runtime, tune_seeds
+            )
+            history += rows
+            scale, shift = (p.detach().cpu().double().numpy() for p in (layer.scale, layer.shift))
+            head = layer.linear.weight.detach(), layer.linear.bias.detach()
+        module = put_folded(module, head, scale, shift)
+        if data.valid is not None:
+            last = history.pop() if history else {"stage": "update", "epoch": 0}
+            config, valid = loop_config(self, train, data.valid), place(data.valid, runtime.device)
+            history.append(last | evaluate(module, valid, runtime, config))
+        return Trained(
+            module, history, best_epoch, self._learned_of(fit, module, scale, shift, data, chosen)
+        )
+
+    def _learned_of(self, fit, module, scale, shift, data, chosen):
+        """Learned attributes; masks are of the rows of X, or of X_val."""
+        layer = last_linear(module)[1]
+        n_rows = len(chosen) if self.identify_on == "validation" else data.n_samples
+
+        def on_rows(mask):
+            result = np.zeros(n_rows, dtype=bool)
+            result[chosen.rows] = mask
+            return result
+
+        learned = {
+            "class_means_": fit.means,
+            "outlier_mask_": on_rows(fit.outlier),
+            "outlier_counts_": np.bincount(
+                chosen.y.numpy()[fit.outlier], minlength=len(data.classes)
+            ),
+            "neutral_centers_": fit.centers,
+            "scale_": scale,
+            "shift_": shift,
+            "rescued_mask_": on_rows(fit.rescued),
+            "easy_mask_": on_rows(~fit.outlier),
+            "identify_indices_": chosen.rows,
+            "coef_": layer.weight.detach().cpu().double().numpy(),
+            "intercept_": layer.bias.detach().cpu().double().numpy(),
+            "_n_features_out": layer.in_features,
+        }
+        if self.module is None:
+            learned["used_group_labels_"] = {"train": False, "validation": False}
+        return learned
+
+    def _choose_samples(self, data, seed):
         """The samples of the first stage, and those that the four steps see."""
-        self.identify_indices_ = None
-        if self.identify_on == "eval_set":
-            if valid is None:
-                raise ValueError(
-                    "identify_on='eval_set' needs fit(X, y, eval_set=(X_held_out, y_held_out))."
-                )
-            chosen = valid
-        elif self.identify_on == "train":
-            self.identify_indices_, chosen = np.arange(len(train)), train
-        else:
+        train = chosen = data.train
+        if self.identify_on == "validation":
+            if data.valid is None or data.is_split:
+                raise ValueError("identify_on='validation' needs fit(X, y, X_val=, y_val=).")
+            chosen = data.valid
+        elif self.identify_on != "train":
             if not self._has_first_stage:
                 raise ValueError(
                     f"identify_on={self.identify_on} keeps samples out of the first stage, and "
-                    "there is none with module=None or max_epochs=0. Use 'train' or 'eval_set'."
+                    "there is none with module=None or max_epochs=0. Use 'train' or 'validation'."
                 )
             generator = np.random.default_rng(seed)
             fit_rows, held_out = stratified_split(train.y.numpy(), self.identify_on, generator)
-            self.identify_indices_ = held_out
             train, chosen = train.take(fit_rows), train.take(held_out)
         present = chosen.y if chosen.weight is None else chosen.y[chosen.weight > 0]
-        lacking = np.setdiff1d(np.arange(len(self.classes_)), present.numpy())
+        lacking = np.setdiff1d(np.arange(len(data.classes)), present.numpy())
         if len(lacking):
             raise ValueError(
                 f"identify_on={self.identify_on!r} needs a sample of every class, of positive "
-                f"sample_weight; it has none of class {self.classes_[lacking[:5]].tolist()}."
+                f"sample_weight; it has none of class {data.classes[lacking[:5]].tolist()}."
             )
         return train, chosen
 
-    def _neutralise(self, module, features, chosen, generator):
-        """The four steps: parts of the samples, head on mapped features, rows of the history."""
-        F, y = features.cpu().numpy(), chosen.y.cpu().numpy()
-        weight = None if chosen.weight is None else chosen.weight.cpu().numpy().astype(np.float64)
-        self.class_means_ = class_means(F, y, sample_weight=weight)
-        self.outlier_mask_, _ = find_dispersed(F, y, means=self.class_means_)
-        self.outlier_counts_ = np.bincount(y[self.outlier_mask_], minlength=len(self.classes_))
-        nearest = None
-        if self.grouping == "confusion":
-            nearest = squared_distances_to(F, self.class_means_).argmin(axis=1)
-        self.neutral_centers_ = neutral_centers(
-            F,
-            y,
-            self.outlier_mask_,
-            nearest=nearest,
-            min_outliers=self.min_outliers,
-            sample_weight=weight,
-        )
-        batch_size = self.nsf_batch_size
-        if batch_size is None and len(y) > _FULL_BATCH:
-            batch_size = _BATCH
-        code = chosen.y.to(features.device)
-        losses = self._eliminate(features, F, code, weight, batch_size, generator)
-        history = _rows_of("eliminate", losses, self.nsf_lr)
-
-        self.easy_mask_ = ~self.outlier_mask_
-        self.rescued_mask_ = find_rescued(
-            F, y, self.outlier_mask_, self.neutral_centers_, self.scale_, self.shift_
-        )
-        part = np.where(self.rescued_mask_, 1, np.where(self.easy_mask_, 0, -1))
-        balance, is_fallback = self.balance, False
-        counted = part if weight is None else part[weight > 0]
-        if not ((counted == 1).any() and (counted == 0).any()):
-            part, balance, is_fallback = _without_rescued(y, part, weight), "group_class", True
-        part = _Parts(part, part_weights(y, part, balance=balance, sample_weight=weight))
-        if is_fallback and self._falls_back_on_head():
-            old = last_linear(module)[1]
-            bias = torch.zeros(len(self.classes_)) if old.bias is None else old.bias
-            return part, (old.weight.detach().double(), bias.detach().double()), history
-        used = np.flatnonzero(part.weights > 0)
-        rows = torch.from_numpy(used).to(features.device)
-        Z = neutralise(
-            features[rows],
-            torch.from_numpy(self.scale_).to(features),
-            torch.from_numpy(self.shift_).to(features),
-        )
-        *head, losses = fit_balanced_head(
-            Z,
-            code[rows],
-            part.code[used],
-            part.weights[used],
-            n_classes=len(self.classes_),
-            n_steps=self.n_head_steps,
-            lr=self.nsf_lr,
-            batch_size=batch_size,
-            start_at_zero=is_fallback,
-            generator=generator,
-        )
-        history += _rows_of("update", losses, self.nsf_lr)
-        return part, head, history
-
-    def _eliminate(self, features, F, code, weight, batch_size, generator):
-        """Learn the map; its losses."""
-        centers = self.neutral_centers_
-        if self.solver == "closed_form":
-            self.scale_, self.shift_ = solve_elimination(
-                F, code.cpu().numpy(), centers, clamp_min=self.clamp_min, sample_weight=weight
-            )
-            return torch.zeros(0)
-        wide = torch.float32 if features.device.type == "mps" else torch.float64
-        scale, shift, losses = fit_elimination(
-            features,
-            code,
-            torch.from_numpy(centers).to(features.device, wide),
-            n_steps=self.n_transform_steps,
-            lr=self.nsf_lr,
-            reg=self.reg,
-            clamp_min=self.clamp_min,
-            sample_weight=None if weight is None else torch.from_numpy(weight).to(features),
-            batch_size=batch_size,
-            generator=generator,
-        )
-        self.scale_, self.shift_ = scale.cpu().double().numpy(), shift.cpu().double().numpy()
-        if not (np.isfinite(self.scale_).all() and np.isfinite(self.shift_).all()):
-            raise ValueError(
-                f"the map of NSF is NaN or infinite after {self.n_transform_steps} steps at "
-                f"nsf_lr={self.nsf_lr:g}. Lower nsf_lr, or standardise the features."
-            )
-        return losses
-
-    def _falls_back_on_head(self):
-        """Whether the network's own head stands in for the new one; warns."""
-        takes_head = self.fallback == "head"
-        warnings.warn(
-            f"no sample was rescued ({self.outlier_counts_.sum()} of {len(self.outlier_mask_)} "
-            "are outliers), so the head is "
-            + (
-                "that of the trained network."
-                if takes_head
-                else "fitted on all easy samples, classes weighing the same."
-            )
-            + " Identify on samples that have the bias of the training samples and were not "
-            "trained on, or lower reg or n_transform_steps.",
-            UserWarning,
-            stacklevel=6,
-        )
-        return takes_head
-
-    def _fine_tune(self, module, part, head, chosen, valid, runtime, seeds):
-        """Train backbone, map and head together; the head, and the rows of the history."""
-        layer = _MappedLinear(self.scale_, self.shift_, *head).to(runtime.device)
-        module = _replace_last_linear(module, layer)
-        n_used = int((part.weights > 0).sum())
-        is_own = self.identify_on == "eval_set"  # then it is what is trained on
-        result = self._run_stage(
-            module,
-            _AlignmentLoss(self.neutral_centers_, self.reg, self.alignment),
-            WeightedSampler(part.weights, n_draws=n_used, seed=seeds[0]),
-            replace(chosen, weight=None),  # it is in the probabilities
-            None if is_own else valid,
-            runtime,
+    def _fine_tune(self, module, fit, chosen, valid, runtime, seeds):
+        """Train backbone, map and head together: network, its last layer, rows of the history."""
+        layer = MappedLinear(fit.scale, fit.shift, *fit.head).to(runtime.device)
+        module = replace_last_linear(module, layer)
+        stage = Stage(
+            "fine_tune",
+            AlignmentLoss(fit.centers, self.reg_weight, self.alignment_weight),
+            WeightedSampler(fit.weights, n_draws=int((fit.weights > 0).sum()), seed=seeds[0]),
             seed=seeds[1],
-            stage="fine_tune",
-            max_epochs=self.fine_tune_epochs,
-            lr=self.lr if self.fine_tune_lr is None else self.fine_tune_lr,
-            compile=False,
-            monitor=None,
-            patience=None,
+            changes={
+                "max_epochs": self.fine_tune_epochs,
+                "lr": self.lr if self.fine_tune_lr is None else self.fine_tune_lr,
+                "compile": False,
+                **TO_THE_END,
+            },
         )
-        self.scale_ = layer.scale.detach().cpu().double().numpy()
-        self.shift_ = layer.shift.detach().cpu().double().numpy()
-        head = layer.linear.weight.detach(), layer.linear.bias.detach()
-        return head, [{"stage": "fine_tune", **row} for row in result.history]
-
-    def _put_folded(self, module, weight, bias):
-        """The network with the folded layer as its last one."""
-        weight, bias = weight.cpu().double().numpy(), bias.cpu().double().numpy()
-        folded = fold_neutral_map(weight, bias, self.scale_, self.shift_)
-        old = last_linear(module)[1].weight
-        layer = _make_linear(*folded).to(old.device, old.dtype)
-        if any(not p.isfinite().all() for p in layer.parameters()):
-            raise ValueError(
-                f"the head of NSF is NaN or infinite after {self.n_head_steps} steps at "
-                f"nsf_lr={self.nsf_lr:g}. Lower nsf_lr, or standardise the features."
-            )
-        self.coef_ = layer.weight.detach().cpu().double().numpy()
-        self.intercept_ = layer.bias.detach().cpu().double().numpy()
-        self._n_features_out = self.coef_.shape[1]
-        return _replace_last_linear(module, layer).eval()
+        chosen = replace(chosen, weight=None)  # it is in the probabilities
+        valid = None if self.identify_on == "validation" else valid  # then it is trained on
+        result = run_stage(self, module, stage, chosen, valid, runtime)
+        return module, layer, result.history
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-class _Parts:
-    """Part of every sample (0 easy, 1 rescued, -1 not used), and its weight in the head's loss."""
-
-    def __init__(self, code, weights):
-        self.code, self.weights = code, weights
-
-
-class _MappedLinear(nn.Module):
-    """The map and the head behind it, as one trainable layer."""
-
-    def __init__(self, scale, shift, weight, bias):
-        super().__init__()
-        self.scale = nn.Parameter(torch.as_tensor(scale, dtype=torch.float32))
-        self.shift = nn.Parameter(torch.as_tensor(shift, dtype=torch.float32))
-        self.linear = _make_linear(weight, bias)
-
-    def forward(self, features):
-        return self.linear(neutralise(features, self.scale, self.shift))
-
-
-class _AlignmentLoss(Objective):
-    """Cross-entropy plus the loss of the map, whose centers stay where they are."""
-
-    def __init__(self, centers, reg, strength):
-        super().__init__()
-        self.register_buffer("centers", torch.as_tensor(centers, dtype=torch.float32))
-        self.reg, self.strength = reg, strength
-
-    def forward(self, module, batch, runtime):
-        layer = next(m for m in module.modules() if isinstance(m, _MappedLinear))
-        mapped = []
-        hook = layer.linear.register_forward_pre_hook(lambda _, args: mapped.append(args[0]))
-        try:
-            loss, losses, logits = super().forward(module, batch, runtime)
-        finally:
-            hook.remove()
-        residual = mapped[-1].float() - self.centers[batch["y"]] + EPS
-        distance = torch.linalg.vector_norm(residual, dim=1)
-        penalty = self.reg * layer.scale.mean() / runtime.n_processes
-        aligned = self.reduce(distance, batch, runtime) + penalty
-        return loss + self.strength * aligned, losses, logits
-
-
-def _without_rescued(y, part, weight):
-    """Parts of the fallback: easy samples, and every sample of a class that has none."""
-    is_easy = (part == 0) if weight is None else (part == 0) & (weight > 0)
-    has_easy = np.bincount(y[is_easy], minlength=y.max() + 1) > 0
-    return np.where(is_easy | ~has_easy[y], 0, -1)
 
 
 def _rows_of(stage, losses, lr):
@@ -620,25 +438,3 @@ def _rows_of(stage, losses, lr):
         {"stage": stage, "epoch": step + 1, "lr": lr, "train_loss": loss}
         for step, loss in enumerate(values)
     ]
-
-
-def _make_linear(weight, bias):
-    """A linear layer of given weights, in float32; no random number is drawn."""
-    weight, bias = torch.as_tensor(weight), torch.as_tensor(bias)
-    layer = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
-    return layer
-
-
-def _replace_last_linear(module, layer):
-    """The network with another layer in the place of its last linear one, or of its fine-tuned."""
-    path = last_linear(module)[0]
-    tuned = [name for name, m in module.named_modules() if isinstance(m, _MappedLinear)]
-    path = tuned[0] if tuned else path
-    if path == "":
-        return layer
-    parent, _, child = path.rpartition(".")
-    setattr(module.get_submodule(parent), child, layer)
-    return module

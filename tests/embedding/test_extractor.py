@@ -26,6 +26,7 @@ from skspurious import (
     TorchFeatureExtractor,
 )
 from skspurious.callbacks import Callback
+from skspurious.group_inference import KMeansGroups, SpareGroups
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 6)).astype(np.float32)
@@ -255,7 +256,7 @@ def test_extractor_keeps_the_epoch_with_the_highest_silhouette():
     rng = np.random.default_rng(1)
     X = rng.normal(size=(300, 6)).astype(np.float32)
     y = (X[:, 0] + X[:, 1] + rng.normal(size=300) > 0).astype(int)
-    inferrer = SpuriousGroupInferrer(method="spare", n_clusters=2, random_state=0)
+    inferrer = SpuriousGroupInferrer(SpareGroups(n_clusters=2), random_state=0)
     early = ERMClassifier(lr=1.0, max_epochs=5, batch_size=16, random_state=0)
     extractor = TorchFeatureExtractor(early, output="proba", epoch_selector=inferrer).fit(X, y)
     by_hand = []
@@ -264,7 +265,7 @@ def test_extractor_keeps_the_epoch_with_the_highest_silhouette():
         by_hand.append(clone(inferrer).fit(Z.fit_transform(X, y), y).silhouette_.mean())
     assert len(set(by_hand)) == 5
     assert_array_equal(extractor.epoch_scores_, by_hand)
-    assert extractor.estimator_.best_epoch_ == np.argmax(by_hand) + 1 == 3
+    assert extractor.estimator_.best_epoch_ == np.argmax(by_hand) + 1
     assert not hasattr(inferrer, "labels_")
     scaled = make_pipeline(StandardScaler(), inferrer)
     extractor.set_params(epoch_selector=scaled).fit(X, y)
@@ -275,7 +276,7 @@ def test_extractor_counts_a_class_that_stays_whole_as_no_silhouette():
     rng = np.random.default_rng(0)
     X = np.r_[np.zeros((20, 2)), rng.normal(size=(20, 2))].astype(np.float32)
     y = np.repeat([0, 1], 20)
-    inferrer = SpuriousGroupInferrer(n_clusters=2, random_state=0)
+    inferrer = SpuriousGroupInferrer(KMeansGroups(n_clusters=2), random_state=0)
     extractor = TorchFeatureExtractor(
         ERMClassifier(max_epochs=1, random_state=0), epoch_selector=inferrer
     )
@@ -287,7 +288,7 @@ def test_extractor_counts_a_class_that_stays_whole_as_no_silhouette():
 def test_extractor_with_an_epoch_selector_leaves_nothing_behind(tmp_path):
     """Neither files nor callbacks; and it pickles, is cloned and fitted again."""
     own = [Callback()]
-    inferrer = SpuriousGroupInferrer(n_clusters=2, random_state=0)
+    inferrer = SpuriousGroupInferrer(KMeansGroups(n_clusters=2), random_state=0)
     extractor = TorchFeatureExtractor(
         ERMClassifier(max_epochs=3, callbacks=own, random_state=0),
         epoch_selector=inferrer,
@@ -430,7 +431,7 @@ def test_extractor_uses_the_collate_fn_and_eval_transform_of_its_classifier():
 
 
 def test_extractor_hands_groups_on_but_not_to_the_network():
-    inferrer = SpuriousGroupInferrer(n_init=1)
+    inferrer = SpuriousGroupInferrer(KMeansGroups(n_init=1))
     carried = GroupedData(X, Y + 5, group_inferrer=inferrer)
     early = ERMClassifier(max_epochs=1, random_state=0)
     extractor = TorchFeatureExtractor(early, output="proba").fit(carried, Y)
@@ -528,6 +529,38 @@ def test_extractor_refuses_samples_of_another_shape(net):
 def test_extractor_checks_its_parameters(net, params):
     with pytest.raises(ValueError, match=f"The '{next(iter(params))}' parameter"):
         TorchFeatureExtractor(net, **params).fit(IMAGES)
+
+
+@pytest.mark.parametrize("is_selecting", [False, True])
+def test_a_fit_that_fails_leaves_the_extractor_as_it_was(is_selecting):
+    class Fails(Callback):
+        def on_epoch_end(self, *, row, **kwargs):
+            raise RuntimeError("the callback fails")
+
+    selector = (lambda extractor, X, y: 0.0) if is_selecting else None
+    early = ERMClassifier(max_epochs=1, random_state=0)
+    failing = ERMClassifier(max_epochs=1, callbacks=[Fails()], random_state=0)
+    extractor = TorchFeatureExtractor(failing, output="proba", epoch_selector=selector)
+    with pytest.raises(RuntimeError, match="the callback fails"):
+        extractor.fit(X, Y)
+    with pytest.raises(NotFittedError):
+        extractor.transform(X)
+    extractor.set_params(module=early).fit(X, Y)
+    Z = extractor.transform(X)
+    with pytest.raises(RuntimeError, match="the callback fails"):
+        extractor.set_params(module=failing).fit(X[:, :3], Y)
+    assert_array_equal(extractor.transform(X), Z)
+    assert extractor.n_features_in_ == 6
+
+
+def test_extractor_forgets_the_names_of_an_earlier_fit(net):
+    early = ERMClassifier(max_epochs=1, random_state=0)
+    extractor = TorchFeatureExtractor(early).fit(pd.DataFrame(X).rename(columns=str), Y)
+    assert extractor.feature_names_in_.tolist() == list("012345")
+    extractor.fit(X, Y)
+    assert not hasattr(extractor, "feature_names_in_")
+    extractor.set_params(module=net).fit(Pictures())
+    assert not hasattr(extractor, "n_features_in_")
 
 
 # --------------------------------------------------------------------------------------

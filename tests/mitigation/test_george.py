@@ -1,4 +1,4 @@
-"""make_george: what the stages are made of, and that they work together."""
+"""GEORGEClassifier: what the stages are made of, and that they work together."""
 
 import copy
 import pickle
@@ -8,18 +8,20 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from skspurious import (
     ERMClassifier,
+    GEORGEClassifier,
     GroupDROClassifier,
     GroupedData,
     SpuriousGroupInferrer,
     TorchFeatureExtractor,
-    make_george,
     worst_group_accuracy,
 )
 from skspurious.datasets import make_spurious_classification, make_spurious_images
+from skspurious.group_inference import DispersionGroups, GaussianMixtureGroups, KMeansGroups
 from skspurious.metrics import cluster_robust_accuracy, group_inference_report
 from skspurious.networks import LeNet
 
@@ -44,8 +46,9 @@ class Mlp(nn.Module):
 
 
 def fast(X, **params):
-    shared = {"lr": 0.1, "max_epochs": 2, "random_state": 0, "max_clusters": 4}
-    return make_george(Mlp, module_params={"n_features": X.shape[1]}, **shared | params)
+    shared = {"lr": 0.1, "max_epochs": 2, "random_state": 0}
+    shared |= {"group_method": KMeansGroups(max_clusters=4)}
+    return GEORGEClassifier(Mlp, module_params={"n_features": X.shape[1]}, **shared | params)
 
 
 def parameters_of(clf):
@@ -56,57 +59,80 @@ def parameters_of(clf):
 # What it is made of
 
 
+def stages_of(clf):
+    return clf._make_group_inferrer()
+
+
 def test_george_is_group_dro_on_groups_of_embeddings():
-    clf = make_george(LeNet, n_jobs=2, max_clusters=6, adjustment=2.0, max_epochs=7)
+    clf = GEORGEClassifier(LeNet, adjustment=2.0, max_epochs=7)
     assert isinstance(clf, GroupDROClassifier)
+    assert "group_inferrer" not in clf.get_params()
     assert clf.adjustment == 2.0
-    extractor, inferrer = clf.group_inferrer
+    extractor, inferrer = stages_of(clf)
     assert isinstance(extractor, TorchFeatureExtractor)
     assert (extractor.output, extractor.layer) == ("embedding", "penultimate")
     assert isinstance(extractor.module, ERMClassifier)
     assert extractor.module.module is clf.module is LeNet
     assert extractor.module.max_epochs == clf.max_epochs == 7  # full training, unless said
-    expected = SpuriousGroupInferrer(method="kmeans", max_clusters=6, n_jobs=2)
-    assert inferrer.get_params() == expected.get_params()
+    assert isinstance(inferrer.method, KMeansGroups)
+    assert inferrer.method.get_params() == KMeansGroups().get_params()
 
 
 @pytest.mark.parametrize(
-    ("params", "output", "inferrer_params"),
+    ("representation", "method", "output", "expected"),
     [
-        ({"representation": "hardness"}, "hardness", {}),
+        ("hardness", KMeansGroups(), "hardness", KMeansGroups()),
         (
-            {"representation": "hardness", "reduction": "pca", "n_components": 2},
+            "hardness",
+            KMeansGroups(reduction="pca", n_components=2),
             "hardness_residual",
-            {"reduction": "pca", "n_components": 2, "n_unreduced": 1},
+            KMeansGroups(reduction="pca", n_components=2, n_unreduced=1),
         ),
-        ({"representation": "margin"}, "logits", {"reduction": "margin"}),
-        ({"clustering": "gmm", "n_components": 3}, "embedding", {"n_components": 3}),
-        ({"reduction": "umap"}, "embedding", {"reduction": "umap"}),
         (
-            {"overclustering": True, "overclustering_factor": 4},
-            "embedding",
-            {"overclustering": True, "overclustering_factor": 4},
+            "hardness",
+            KMeansGroups(n_components=2),
+            "hardness_residual",
+            KMeansGroups(n_components=2, n_unreduced=1),
+        ),
+        ("hardness", DispersionGroups(), "hardness", DispersionGroups()),
+        ("margin", KMeansGroups(), "logits", KMeansGroups(reduction="margin")),
+        ("margin", KMeansGroups(reduction="margin"), "logits", KMeansGroups(reduction="margin")),
+        ("embedding", "gmm", "embedding", GaussianMixtureGroups()),
+        *(
+            ("embedding", method, "embedding", method)
+            for method in (
+                GaussianMixtureGroups(n_components=3),
+                KMeansGroups(reduction="umap"),
+                KMeansGroups(overclustering=4),
+            )
         ),
     ],
 )
-def test_george_representations_and_clusterings(params, output, inferrer_params):
-    extractor, inferrer = make_george(LeNet, **params).group_inferrer
+def test_george_representations_and_methods(representation, method, output, expected):
+    clf = GEORGEClassifier(LeNet, representation=representation, group_method=method)
+    before = repr(clf.get_params())
+    extractor, inferrer = stages_of(clf)
     assert extractor.output == output
-    method = params.get("clustering", "kmeans")
-    expected = SpuriousGroupInferrer(method=method, max_clusters=10, **inferrer_params)
-    assert inferrer.get_params() == expected.get_params()
+    assert type(inferrer.method) is type(expected)
+    assert inferrer.method.get_params() == expected.get_params()
+    assert repr(clf.get_params()) == before  # what the user gave is not changed
 
 
 @pytest.mark.parametrize(
     ("params", "match"),
     [
-        ({"representation": "loss"}, "representation='loss': use one of"),
-        ({"representation": "margin", "reduction": "pca"}, "is one number a sample already"),
+        ({"representation": "loss"}, "'representation' parameter of GEORGEClassifier must be"),
+        (
+            {"representation": "margin", "group_method": KMeansGroups(reduction="pca")},
+            "is one number a sample already",
+        ),
+        ({"representation": "margin", "group_method": "dispersion"}, "clusters nothing"),
+        ({"group_method": "means"}, "'group_method' parameter of GEORGEClassifier must be"),
     ],
 )
-def test_george_refuses_representations_that_make_no_sense(params, match):
+def test_george_refuses_representations_that_make_no_sense(table, params, match):
     with pytest.raises(ValueError, match=match):
-        make_george(LeNet, **params)
+        GEORGEClassifier(**params).fit(*table[:2])
 
 
 @pytest.mark.parametrize(
@@ -114,27 +140,41 @@ def test_george_refuses_representations_that_make_no_sense(params, match):
     [
         ({}, 10),
         ({"init_epochs": 3}, 3),
+        ({"max_epochs": 5}, 5),
         ({"max_epochs": 5, "init_epochs": 3}, 3),
-        ({"max_epochs": 5, "init_params": {"max_epochs": 4}}, 4),
+        ({"max_epochs": 5, "first_stage": ERMClassifier(max_epochs=4)}, 4),
     ],
 )
 def test_george_epochs_of_the_first_stage(params, epochs):
-    assert make_george(LeNet, **params).group_inferrer[0].module.max_epochs == epochs
+    assert stages_of(GEORGEClassifier(LeNet, **params))[0].module.max_epochs == epochs
 
 
 def test_george_regularises_both_stages_alike_and_augments_only_the_second():
     params = {"weight_decay": 0.1, "lr": 1e-3, "optimizer_params": {"momentum": 0.9}}
-    clf = make_george(LeNet, train_transform=torch.neg, lr_schedule="cosine", **params)
-    first = clf.group_inferrer[0].module
+    clf = GEORGEClassifier(LeNet, train_transform=torch.neg, lr_schedule="cosine")
+    first = stages_of(clf.set_params(**params))[0].module
     for name, value in params.items():
         assert getattr(first, name) == getattr(clf, name) == value
     assert (first.train_transform, first.lr_schedule) == (None, None)
 
 
-@pytest.mark.parametrize("params", [{"learning_rate": 0.1}, {"init_params": {"epochs": 2}}])
+@pytest.mark.parametrize("params", [{"learning_rate": 0.1}, {"group_inferrer": None}])
 def test_george_refuses_unknown_parameters(params):
-    with pytest.raises(TypeError, match="unexpected keyword argument"):
-        make_george(LeNet, **params)
+    with pytest.raises(TypeError, match="has no parameter"):
+        GEORGEClassifier(LeNet, **params)
+
+
+def test_george_searches_reach_every_stage(table):
+    X, y, _ = table
+    clf = fast(X, first_stage=ERMClassifier(max_epochs=2))
+    grid = {"first_stage__lr": [1e-6, 0.5], "group_method__n_clusters": [2, 3], "lr": [0.1]}
+    search = GridSearchCV(clf, grid, cv=2, error_score="raise").fit(X, y)
+    best = search.best_estimator_
+    assert best.group_inferrer_[0].module.lr == search.best_params_["first_stage__lr"]
+    n_clusters = search.best_params_["group_method__n_clusters"]
+    assert best.group_inferrer_[-1].n_clusters_.tolist() == [n_clusters, n_clusters]
+    slow, quick = (clone(fast(X)).set_params(lr=lr).fit(X, y) for lr in (1e-6, 0.5))
+    assert [c.group_inferrer_[0].module.lr for c in (slow, quick)] == [1e-6, 0.5]
 
 
 def test_george_can_be_cloned_and_pickled(table):
@@ -167,11 +207,15 @@ def test_george_is_its_steps_by_hand(table):
     extractor, inferrer = clf.group_inferrer_
     Z = extractor.transform(X)
     assert Z.shape == (200, 6)
-    by_hand = SpuriousGroupInferrer(max_clusters=4, random_state=inferrer.random_state).fit(Z, y)
+    by_hand = SpuriousGroupInferrer(
+        KMeansGroups(max_clusters=4), random_state=inferrer.random_state
+    ).fit(Z, y)
     assert_array_equal(inferrer.labels_, by_hand.labels_)
     assert_array_equal(clf.groups_, by_hand.groups_)
     carried = GroupedData(X, by_hand.labels_)
-    second = clone(clf).set_params(group_inferrer=None).fit(carried, y)
+    second = GroupDROClassifier(
+        Mlp, module_params={"n_features": X.shape[1]}, lr=0.1, max_epochs=2, random_state=0
+    ).fit(carried, y)
     assert torch.equal(parameters_of(second), parameters_of(clf))
 
 
@@ -179,7 +223,13 @@ def test_george_second_stage_starts_anew(table):
     X, y, _ = table
     module = Mlp(n_features=X.shape[1])
     before = copy.deepcopy(module.state_dict())
-    clf = make_george(module, lr=1e-9, init_params={"lr": 0.5}, max_epochs=2, random_state=0)
+    clf = GEORGEClassifier(
+        module,
+        lr=1e-9,
+        first_stage=ERMClassifier(lr=0.5, max_epochs=2),
+        max_epochs=2,
+        random_state=0,
+    )
     clf.fit(X, y)
     for name, value in clf.module_.state_dict().items():
         assert_allclose(value, before[name], atol=1e-6)
@@ -226,10 +276,16 @@ def test_george_same_seed_same_bits(table, assert_global_rng_untouched):
 @pytest.mark.parametrize(
     "params",
     [
-        {"representation": "hardness", "clustering": "gmm"},
-        {"representation": "hardness", "reduction": "pca", "n_components": 1},
+        {
+            "representation": "hardness",
+            "group_method": GaussianMixtureGroups(max_clusters=4),
+        },
+        {
+            "representation": "hardness",
+            "group_method": KMeansGroups(max_clusters=4, reduction="pca", n_components=1),
+        },
         {"representation": "margin"},
-        {"overclustering": True, "n_components": 3},
+        {"group_method": KMeansGroups(max_clusters=4, overclustering=5, n_components=3)},
     ],
     ids=["hardness", "residual", "margin", "overclustering"],
 )
@@ -242,17 +298,17 @@ def test_george_groups_of_new_rows_follow_the_same_rule(table, params):
     assert_array_equal(inferrer.group_classes_[inferrer.labels_], y)
     again = pickle.loads(pickle.dumps(clf))
     assert_array_equal(again.infer_groups(X, y), inferrer.labels_)
-    assert not inferrer.normalize_ or "overclustering" in params
+    assert inferrer.normalize_ == ("representation" not in params)
 
 
 def test_george_margin_takes_more_than_two_classes_and_hardness_does_not(table):
     X, y, _ = table
     y = y + (X[:, 0] > 0)
     net = {"module_params": {"n_features": X.shape[1], "n_classes": 3}, "max_epochs": 2}
-    clf = make_george(Mlp, representation="margin", random_state=0, **net).fit(X, y)
+    clf = GEORGEClassifier(Mlp, representation="margin", random_state=0, **net).fit(X, y)
     assert_array_equal(clf.infer_groups(X, y), clf.group_inferrer_[-1].labels_)
     with pytest.raises(ValueError, match="output='hardness' is for two classes"):
-        make_george(Mlp, representation="hardness", random_state=0, **net).fit(X, y)
+        GEORGEClassifier(Mlp, representation="hardness", random_state=0, **net).fit(X, y)
 
 
 # --------------------------------------------------------------------------------------
@@ -273,7 +329,7 @@ def test_george_finds_a_rare_subclass_and_its_worst_group_is_above_erm(seed):
         return worst_group_accuracy(test.target, predicted, sample_group=test.sample_group)
 
     erm = ERMClassifier(**NET, **TRAINING, random_state=seed).fit(train.data, train.target)
-    george = make_george(**NET, **TRAINING, init_epochs=1, random_state=seed)
+    george = GEORGEClassifier(**NET, **TRAINING, init_epochs=1, random_state=seed)
     george.fit(train.data, train.target)
     inferred = george.infer_groups(train.data, train.target)
     report = group_inference_report(train.sample_group, inferred, train.target)

@@ -20,11 +20,13 @@ from skspurious import (
     worst_group_scorer,
 )
 from skspurious._engine._modules import layer_output
+from skspurious._engine._objective import WeightedLoss
 from skspurious._engine._runtime import Runtime
-from skspurious._engine._samplers import SubsetSampler
+from skspurious._engine._samplers import CellBatchSampler, SubsetSampler
 from skspurious.callbacks import Callback
 from skspurious.datasets import make_spurious_images
-from skspurious.mitigation import _prusc
+from skspurious.group_inference import KMeansGroups
+from skspurious.mitigation import _prusc, _prusc_masks
 
 fidelity = pytest.mark.fidelity
 
@@ -33,16 +35,15 @@ QUICK = {
     "n_clusters": 4,
     "lr": 0.05,
     "max_epochs": 3,
-    "batch_size": 64,
+    "batch_size": 16,
     "mask_lr": 0.1,
     "mask_epochs": 2,
     "mask_steps": 30,
-    "mask_batch_size": 16,
-    "finetune_epochs": 3,
-    "finetune_lr": 0.01,
+    "fine_tune_epochs": 3,
+    "fine_tune_lr": 0.01,
     "random_state": 0,
 }
-MASK_ONLY = {"finetune_epochs": 0}
+MASK_ONLY = {"fine_tune_epochs": 0}
 FINETUNE_ONLY = {"mask_epochs": 0, "mask_steps": 0}
 
 
@@ -195,23 +196,24 @@ def test_too_few_steps_prune_nothing_and_say_so(data):
 
 
 @fidelity
-@pytest.mark.parametrize("penalty", ["density", "logit_sum"])
-def test_a_larger_penalty_prunes_more(data, penalty):
-    weights = [0.0, 0.3, 30.0] if penalty == "density" else [0.0, 3e-4, 3e-2]
+@pytest.mark.parametrize(
+    ("variant", "weights"), [("paper", [0.0, 0.3, 30.0]), ("code", [0.0, 3e-4, 3e-2])]
+)
+def test_a_larger_penalty_prunes_more(data, variant, weights):
     density = []
     for weight in weights:
-        clf = PruSCNetwork(
-            _net(), sparsity_penalty=penalty, sparsity_weight=weight, **QUICK | MASK_ONLY
-        )
+        clf = PruSCNetwork(_net(), variant=variant, sparsity_weight=weight, **QUICK | MASK_ONLY)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "every logit of|sparsity 0")
             density.append(clf.fit(data[0], data[1]).density_)
     assert density[0] > density[1] > density[2]
 
 
-def test_a_layer_that_would_die_keeps_a_share_and_warns(data):
-    clf = PruSCNetwork(_net(), sparsity_weight=1e3, min_density=0.05, **QUICK)
-    with pytest.warns(UserWarning, match=r"every logit of \d layers is negative"):
+def test_a_layer_that_would_die_keeps_a_share_and_warns(data, monkeypatch):
+    monkeypatch.setattr(_prusc_masks, "_MIN_DENSITY", 0.05)
+    clf = PruSCNetwork(_net(), sparsity_weight=1e3, **QUICK)
+    message = r"every logit of \d layers is negative.*they keep 0.05 of their weights"
+    with pytest.warns(UserWarning, match=message):
         clf.fit(data[0], data[1])
     for name, kept in clf.masks_.items():
         assert kept.sum() >= 0.05 * kept.numel(), name
@@ -224,7 +226,7 @@ def test_a_trained_network_is_taken_as_it_is(data):
     clf = PruSCNetwork(erm.module_, **QUICK | {"max_epochs": 0}).fit(X, y)
     for name, value in clf.erm_module_.state_dict().items():
         assert torch.equal(value, erm.module_.state_dict()[name])
-    assert clf.history_["stage"].unique().tolist() == ["masks", "finetune"]
+    assert clf.history_["stage"].unique().tolist() == ["masks", "fine_tune"]
     assert all(p.requires_grad for p in clf.module_.parameters())
 
 
@@ -233,7 +235,7 @@ def test_history_has_the_stages(fitted):
     assert history["stage"].value_counts(sort=False).to_dict() == {
         "erm": 3,
         "masks": 2,
-        "finetune": 3,
+        "fine_tune": 3,
     }
     masks = history[history["stage"] == "masks"]
     assert masks["density"].is_monotonic_decreasing
@@ -245,47 +247,59 @@ def test_history_has_the_stages(fitted):
 
 def test_batch_statistics_are_those_of_the_pruned_network(data, mask_only):
     X, _, _ = data
-    one = mask_only.module_.one(torch.tensor(X[mask_only.balanced_indices_]))
-    assert_allclose(mask_only.module_.norm.running_mean, one.mean(0).detach(), atol=0.1)
+    one = mask_only.module_.one(torch.tensor(X[mask_only.balanced_indices_])).detach()
+    # all rows, the last and smaller batch too; float32 sums of a few dozen products
+    assert_allclose(mask_only.module_.norm.running_mean, one.mean(0), atol=1e-5)
+    assert_allclose(mask_only.module_.norm.running_var, one.var(0), rtol=1e-4)
     old = mask_only.erm_module_.norm.running_mean
     assert not torch.allclose(mask_only.module_.norm.running_mean, old, atol=0.1)
 
 
-@pytest.mark.parametrize("mode", ["train", "eval"])
-def test_bn_mode(data, mode, monkeypatch):
-    """What the normalisation does while masks are learned; its statistics are reset after."""
-    seen = []
-    learn = PruSCNetwork._learn_masks
+def test_masks_are_learned_under_batch_statistics_which_are_estimated_anew_after(
+    data, mask_only, monkeypatch
+):
+    means = []
+    recalibrate = PruSCNetwork._recalibrate
 
     def spy(self, module, *args):
-        result = learn(self, module, *args)
-        seen.append(torch.equal(module.norm.running_mean, self.erm_module_.norm.running_mean))
-        return result
+        means.append(module.norm.running_mean.clone())
+        recalibrate(self, module, *args)
+        means.append(module.norm.running_mean.clone())
 
-    monkeypatch.setattr(PruSCNetwork, "_learn_masks", spy)
-    PruSCNetwork(_net(), bn_mode=mode, **QUICK).fit(data[0], data[1])
-    assert seen == [mode == "eval"]
+    monkeypatch.setattr(PruSCNetwork, "_recalibrate", spy)
+    PruSCNetwork(_net(), **QUICK | MASK_ONLY).fit(data[0], data[1])
+    learned, estimated = means
+    before = mask_only.erm_module_.norm.running_mean
+    assert not torch.allclose(learned, before, atol=1e-3)
+    assert not torch.allclose(learned, estimated, atol=1e-3)
+    assert torch.equal(estimated, mask_only.module_.norm.running_mean)
 
 
 # --------------------------------------------------------------------------------------
 # The loss of the masks
 
 
-def _mask_loss(data, **params):
+def _mask_loss(data, variant="paper", **weights):
     """Loss, and gradients of the logits, of one batch with given masks."""
     X, y, _ = data
     net = _net(norm=False).train()
-    masks = _prusc.add_masks(net)
+    masks = _prusc_masks.attach_masks(net, PruSCNetwork(variant=variant))
     for parameter in net.parameters():
         parameter.requires_grad_(False)
     for mask in masks.values():
         mask.is_learned = True
         mask.logits.requires_grad_(True)
-    params = {**PruSCNetwork(**params).get_params(deep=False)}
     cluster = np.arange(len(y)) // 2 % 3
-    loss = _prusc._MaskLoss([1.0, 1.0], net, masks.values(), cluster, params=params)
-    rows = torch.arange(24)
-    batch = {"X": torch.tensor(X[:24]), "y": torch.tensor(y[:24]), "index": rows, "weight": None}
+    loss = _prusc_masks.MaskLoss(
+        [1.0, 1.0],
+        net,
+        masks.values(),
+        cluster,
+        variant=_prusc_masks.VARIANTS[variant],
+        **{"sparsity_weight": 0.3, "contrastive_weight": 1.0} | weights,
+    )
+    batch = {"X": torch.tensor(X[:24]), "y": torch.tensor(y[:24]), "weight": None}
+    batch["position"] = torch.arange(24)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         value, losses, _ = loss(net, {**batch, "is_real": None}, Runtime("cpu"))
@@ -319,18 +333,24 @@ def test_the_penalty_enters_with_its_weight(data):
     for name, gradient in on[2].items():
         expected = 2 * 0.81757 * (1 - 0.81757) / n
         assert_allclose(gradient - off[2][name], expected, rtol=1e-2, atol=2e-6)
+    # of the variant "code" it is the sum of the logits
+    off = _mask_loss(data, "code", contrastive_weight=0.0, sparsity_weight=0.0)
+    on = _mask_loss(data, "code", contrastive_weight=0.0, sparsity_weight=1e-3)
+    assert on[0] - off[0] == pytest.approx(1e-3 * 1.5 * n, rel=1e-4)
+    for name, gradient in on[2].items():
+        assert_allclose(gradient - off[2][name], 1e-3, rtol=1e-2, atol=2e-6)
 
 
 @fidelity
 def test_features_and_logits_come_from_one_forward_pass(data, monkeypatch):
     calls = []
-    original = _prusc.forward
+    original = _prusc_masks.forward
 
     def counted(module, inputs):
         calls.append(1)
         return original(module, inputs)
 
-    monkeypatch.setattr(_prusc, "forward", counted)
+    monkeypatch.setattr(_prusc_masks, "forward", counted)
     _mask_loss(data)
     assert len(calls) == 1
 
@@ -340,16 +360,12 @@ def test_features_and_logits_come_from_one_forward_pass(data, monkeypatch):
     "params",
     [
         {"contrastive_weight": 0.0},
-        {"balance": "random"},
-        {"balance": "cell"},
-        {"negatives": "cluster"},
-        {"gate": "double_sigmoid"},
+        {"balanced_set": "random"},
+        {"balanced_set": "cell"},
+        {"variant": "code", "sparsity_weight": 3e-4},
         {"sparsity_weight": 0.0},
-        {"finetune_on": "train"},
-        {"contrastive_temperature": 0.5},
-        {"gate_temperature": 3.0},
-        {"init_logit": 1.0},
-        {"bn_mode": "eval"},
+        {"mask_lr": 0.05},
+        {"fine_tune_lr": 0.02},
         FINETUNE_ONLY,
         MASK_ONLY,
     ],
@@ -374,8 +390,8 @@ def test_clusters_are_those_of_the_embedding_in_evaluation_mode_without_augmenta
     X, y, _ = data
     Z = layer_output(fitted.erm_module_.eval(), torch.tensor(X)).detach().numpy()
     inferrer = SpuriousGroupInferrer(
+        KMeansGroups(n_clusters=4),
         scope="global",
-        n_clusters=4,
         normalize=True,
         random_state=fitted.group_inferrer_.random_state,
     ).fit(Z, y)
@@ -384,7 +400,7 @@ def test_clusters_are_those_of_the_embedding_in_evaluation_mode_without_augmenta
     noisy = PruSCNetwork(
         fitted.erm_module_,
         train_transform=lambda batch: batch + 100 * torch.randn_like(batch),
-        **QUICK | {"max_epochs": 0, "finetune_lr": 1e-9},
+        **QUICK | {"max_epochs": 0, "fine_tune_lr": 1e-9},
     )
     assert_array_equal(noisy.fit(X, y).clusters_, fitted.clusters_)
 
@@ -413,8 +429,8 @@ def test_pure_clusters_alone_are_an_error_with_the_table_or_a_warning():
     X = (np.where(y[:, None] == 1, [9.0, 0.0], [0.0, 9.0]) + rng.normal(size=(80, 2)) / 9).astype(
         np.float32
     )
-    clf = PruSCNetwork(on_pure_clusters="raise", **QUICK | {"n_clusters": 2})
-    with pytest.raises(ValueError, match=r"(?s)0 of 2 clusters .*cluster.*40.*balance='cell'"):
+    clf = PruSCNetwork(on_pure_clusters="raise", **QUICK | {"n_clusters": 2, "mask_steps": 60})
+    with pytest.raises(ValueError, match=r"(?s)0 of 2 clusters .*cluster.*40.*balanced_set='cell'"):
         clf.fit(X, y)
     clf.set_params(on_pure_clusters="warn")
     with pytest.warns(UserWarning, match="random set that is balanced by class"):
@@ -425,8 +441,9 @@ def test_pure_clusters_alone_are_an_error_with_the_table_or_a_warning():
 
 def test_a_small_balanced_set_warns_and_takes_every_cell(data):
     X, y, _ = data
-    clf = PruSCNetwork(_net(), **QUICK | {"mask_batch_size": 256})
-    with pytest.warns(UserWarning, match=r"fewer than mask_batch_size=256.*balance='cell'"):
+    X, y = X[:100], y[:100]
+    clf = PruSCNetwork(_net(), **QUICK | {"batch_size": 64})
+    with pytest.warns(UserWarning, match=r"fewer than a batch of 64.*balanced_set='cell'"):
         clf.fit(X, y)
     rows = clf.balanced_indices_
     cell = 2 * clf.clusters_[rows] + y[rows]
@@ -447,32 +464,38 @@ def test_the_number_of_clusters_can_be_chosen(data):
 
 def test_an_inferrer_of_ones_own_is_fitted_on_the_embedding(data):
     X, y, _ = data
-    inferrer = SpuriousGroupInferrer(scope="global", n_clusters=3, n_init=2)
+    inferrer = SpuriousGroupInferrer(KMeansGroups(n_clusters=3, n_init=2), scope="global")
     clf = PruSCNetwork(_net(), group_inferrer=inferrer, **QUICK).fit(X, y)
     assert not hasattr(inferrer, "labels_")
     assert clf.group_inferrer_.n_features_in_ == 16  # the embedding's width, not that of X
     assert len(clf.cluster_table_) == 3
     assert_array_equal(clf.infer_groups(X, y), clf.group_inferrer_.labels_)
     assert_array_equal(clf.groups_, clf.group_inferrer_.groups_)
-    by_class = SpuriousGroupInferrer(n_clusters=2, n_init=2)  # every cluster has one class
+    by_class = SpuriousGroupInferrer(
+        KMeansGroups(n_clusters=2, n_init=2)
+    )  # every cluster has one class
     with pytest.warns(UserWarning, match="0 of 4 clusters"):
         PruSCNetwork(_net(), group_inferrer=by_class, **QUICK).fit(X, y)
 
 
 def test_classes_of_unequal_number_are_weighed_in_the_balanced_set():
     """Of three classes, two meet in one cluster more than the third."""
-    objective = _prusc._ClassBalancedLoss(_prusc._class_weight(np.array([0, 0, 1, 1, 1, 1]), 3))
-    assert_allclose(objective.class_weight, [1.5, 0.75, 6 / 2])
+    weight = _prusc_masks.class_weight(np.array([0, 0, 1, 1, 1, 1]), 3)
+    objective = WeightedLoss(weight, by="class")
+    assert_allclose(objective.weight, [1.5, 0.75, 6 / 2])
     y = torch.tensor([0, 0, 1, 1, 1, 1])
     loss = objective.reduce(torch.ones(6), {"y": y, "weight": None}, Runtime("cpu"))
     assert loss == 1
-    assert (_prusc._class_weight(np.array([0, 1, 1, 0]), 2) == 1).all()
+    assert (_prusc_masks.class_weight(np.array([0, 1, 1, 0]), 2) == 1).all()
 
 
 @fidelity
 def test_masks_are_learned_on_the_balanced_set_alone(data, fitted, monkeypatch):
-    drawn = {"masks": set(), "finetune": set()}
-    for name, cls in (("masks", _prusc.CellBatchSampler), ("finetune", SubsetSampler)):
+    drawn = {"masks": set(), "fine_tune": set()}
+    for name, file, cls in (
+        ("masks", _prusc_masks, CellBatchSampler),
+        ("fine_tune", _prusc, SubsetSampler),
+    ):
 
         class Spy(cls):
             stage = name
@@ -482,10 +505,10 @@ def test_masks_are_learned_on_the_balanced_set_alone(data, fitted, monkeypatch):
                 drawn[self.stage] |= set(rows.tolist())
                 return rows
 
-        monkeypatch.setattr(_prusc, cls.__name__, Spy)
+        monkeypatch.setattr(file, cls.__name__, Spy)
     PruSCNetwork(_net(), **QUICK).fit(data[0], data[1])
     rows = set(fitted.balanced_indices_.tolist())
-    assert drawn["finetune"] == rows
+    assert drawn["fine_tune"] == rows
     assert drawn["masks"] <= rows
     assert len(drawn["masks"]) > len(rows) / 2
 
@@ -493,13 +516,13 @@ def test_masks_are_learned_on_the_balanced_set_alone(data, fitted, monkeypatch):
 @pytest.mark.parametrize(("epochs", "steps", "expected"), [(3, 0, 3), (2, 31, 2), (0, 12, 1)])
 def test_steps_and_epochs_of_masks(data, monkeypatch, epochs, steps, expected):
     n_steps = []
-    original = _prusc._MaskLoss.forward
+    original = _prusc_masks.MaskLoss.forward
 
     def counted(self, *args):
         n_steps.append(1)
         return original(self, *args)
 
-    monkeypatch.setattr(_prusc._MaskLoss, "forward", counted)
+    monkeypatch.setattr(_prusc_masks.MaskLoss, "forward", counted)
     clf = PruSCNetwork(_net(), **QUICK | {"mask_epochs": epochs, "mask_steps": steps})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "sparsity 0")
@@ -541,10 +564,10 @@ def test_lengths_of_group_labels_are_compared(data):
 def test_validation_by_cells_or_by_given_groups(data):
     X, y, _ = data
     Xv, yv, gv = _make(200, 0.5, 9)
-    clf = PruSCNetwork(_net(), **QUICK).fit(X, y, eval_set=(Xv, yv))
+    clf = PruSCNetwork(_net(), **QUICK).fit(X, y, X_val=Xv, y_val=yv)
     assert clf.used_group_labels_ == {"train": False, "validation": False}
     cells = clf.infer_groups(Xv, yv)
-    tuned = clf.history_[clf.history_["stage"] == "finetune"]
+    tuned = clf.history_[clf.history_["stage"] == "fine_tune"]
     assert clf.score(Xv, yv, sample_group=cells) == pytest.approx(
         tuned["valid_worst_group_accuracy"].max()
     )
@@ -554,11 +577,11 @@ def test_validation_by_cells_or_by_given_groups(data):
         accuracy = clf.score(Xv[cells == cell], yv[cells == cell])
         assert best[f"valid_accuracy[{cell}]"] == pytest.approx(accuracy)
     clf = PruSCNetwork(_net(), monitor="worst_group_accuracy", **QUICK)
-    clf.fit(X, y, eval_set=(Xv, yv, gv))
+    clf.fit(X, y, X_val=Xv, y_val=yv, sample_group_val=gv)
     assert clf.used_group_labels_ == {"train": False, "validation": True}
     assert f"valid_accuracy[{gv.max()}]" in clf.history_
     assert clf.score(Xv, yv, sample_group=gv) == pytest.approx(
-        clf.history_.query("stage == 'finetune'")["valid_worst_group_accuracy"].max()
+        clf.history_.query("stage == 'fine_tune'")["valid_worst_group_accuracy"].max()
     )
 
 
@@ -637,7 +660,7 @@ class StopAfter(Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("n_epochs", [2, 4, 7], ids=["erm", "masks", "finetune"])
+@pytest.mark.parametrize("n_epochs", [2, 4, 7], ids=["erm", "masks", "fine_tune"])
 def test_a_run_that_is_killed_in_any_stage_resumes(data, fitted, tmp_path, n_epochs):
     X, y, _ = data
     killed = PruSCNetwork(_net(), checkpoint_dir=tmp_path, callbacks=[StopAfter(n_epochs)], **QUICK)
@@ -681,15 +704,15 @@ class Convolutions(nn.Module):
 def test_images_and_excluded_layers():
     bunch = make_spurious_images(200, image_size=10, correlation_strength=0.8, random_state=0)
     X, y = bunch.data, bunch.target
-    params = QUICK | {"n_clusters": 2, "mask_batch_size": 8, "exclude": ["body.0"]}
+    params = QUICK | {"n_clusters": 2, "batch_size": 8, "exclude": ["body.0"]}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*two such clusters|.*fewer than mask_batch_size")
+        warnings.filterwarnings("ignore", ".*two such clusters|.*fewer than a batch")
         clf = PruSCNetwork(Convolutions, **params).fit(X, y)
+        with pytest.raises(ValueError, match=r"exclude has names .*\['layer4'\]"):
+            PruSCNetwork(Convolutions, **params | {"exclude": ["layer4"]}).fit(X, y)
     assert list(clf.masks_) == ["body.3", "head"]
     assert (clf.module_.body[0].weight != 0).all()
     assert (clf.module_.body[3].weight[~clf.masks_["body.3"]] == 0).all()
-    with pytest.raises(ValueError, match=r"exclude has names .*\['layer4'\]"):
-        PruSCNetwork(Convolutions, exclude=["layer4"], **QUICK).fit(X, y)
 
 
 class DictTexts(nn.Module):
@@ -724,9 +747,9 @@ def test_texts_in_dict_batches():
         ("aaa bb" if label else "zzz yy") + (" sea" * 3 if p else " land" * 2)
         for label, p in zip(y, place)
     ]
-    params = QUICK | {"n_clusters": 2, "mask_batch_size": 8}
+    params = QUICK | {"n_clusters": 2, "batch_size": 8}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*two such clusters|.*fewer than mask_batch_size")
+        warnings.filterwarnings("ignore", ".*two such clusters|.*fewer than a batch")
         clf = PruSCNetwork(DictTexts, collate_fn=_tokenize, **params).fit(texts, y)
     assert list(clf.masks_) == ["hidden", "head"]
     assert 0 < clf.sparsity_ < 1
@@ -746,7 +769,7 @@ def test_few_samples(n):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("balance", "classes"), ("gate", "hard"), ("mask_batch_size", 3), ("max_epochs", -1)],
+    [("balanced_set", "classes"), ("variant", "hard"), ("mask_lr", 0), ("max_epochs", -1)],
 )
 def test_parameters_are_checked(data, name, value):
     with pytest.raises(ValueError, match=f"The '{name}' parameter of PruSCNetwork"):
@@ -772,11 +795,10 @@ FULL = {
     "lr": 0.05,
     "max_epochs": 5,
     "batch_size": 64,
-    "mask_batch_size": 32,
     "mask_epochs": 10,
     "mask_steps": 250,
-    "finetune_epochs": 50,
-    "finetune_lr": 0.01,
+    "fine_tune_epochs": 50,
+    "fine_tune_lr": 0.01,
 }
 
 

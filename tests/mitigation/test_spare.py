@@ -1,4 +1,4 @@
-"""make_spare: what the two stages are made of, and that they work together."""
+"""SPAREClassifier: what the two stages are made of, and that they work together."""
 
 import copy
 import pickle
@@ -8,6 +8,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from torch import nn
 
@@ -15,13 +16,14 @@ from skspurious import (
     BalancedRetrainer,
     ERMClassifier,
     GroupedData,
+    SPAREClassifier,
     SpuriousGroupInferrer,
     TorchFeatureExtractor,
-    make_spare,
     worst_group_accuracy,
 )
 from skspurious.base import BaseTorchClassifier
 from skspurious.datasets import make_spurious_classification, make_spurious_images
+from skspurious.group_inference import DispersionGroups, SpareGroups
 from skspurious.metrics import group_inference_report
 from skspurious.networks import LeNet
 
@@ -36,8 +38,8 @@ def table():
 
 
 def fast(**params):
-    """make_spare of a linear head, trained briefly."""
-    return make_spare(**{"lr": 0.1, "max_epochs": 2, "random_state": 0, **params})
+    """SPARE of a linear head, trained briefly."""
+    return SPAREClassifier(**{"lr": 0.1, "max_epochs": 2, "random_state": 0, **params})
 
 
 def parameters_of(clf):
@@ -48,33 +50,25 @@ def parameters_of(clf):
 # What it is made of
 
 
-def test_spare_is_balanced_retraining_on_groups_of_early_probabilities():
-    clf = make_spare(NET["module"], init_epochs=2, n_jobs=2, high_power=3.0, max_clusters=4)
+def test_spare_is_balanced_retraining_on_groups_of_early_probabilities(table):
+    X, y, _ = table
+    clf = fast(init_epochs=2, high_power=3.0, group_method=SpareGroups(max_clusters=4)).fit(X, y)
     assert isinstance(clf, BalancedRetrainer)
-    assert (clf.balance, clf.by, clf.sampling_power, clf.class_balanced) == (
-        "sampling",
-        "group",
-        "auto",
-        "auto",
-    )
-    assert isinstance(clf.group_inferrer, Pipeline)
-    extractor, inferrer = clf.group_inferrer
+    assert (clf.balance, clf.sampling_power, clf.class_balanced) == ("sampling", "auto", "auto")
+    assert not {"by", "group_inferrer", "start_from"} & set(clf.get_params())
+    assert isinstance(clf.group_inferrer_, Pipeline)
+    extractor, inferrer = clf.group_inferrer_
     assert isinstance(extractor, TorchFeatureExtractor)
     assert extractor.output == "proba"
     assert isinstance(extractor.module, ERMClassifier)
-    assert extractor.module.max_epochs == 2
-    assert extractor.module.module is clf.module is LeNet
+    assert (extractor.module.max_epochs, extractor.module.lr) == (2, 0.1)
     assert isinstance(inferrer, SpuriousGroupInferrer)
-    assert (
-        inferrer.get_params()
-        == SpuriousGroupInferrer(
-            method="spare",
-            max_clusters=4,
-            silhouette_threshold=0.9,
-            high_power=3.0,
-            n_jobs=2,
-        ).get_params()
-    )
+    assert isinstance(inferrer.method_, SpareGroups)
+    assert inferrer.method_.max_clusters == 4
+
+
+def first_stage_of(clf):
+    return clf._make_group_inferrer()[0].module
 
 
 def test_spare_first_stage_takes_over_training_and_nothing_else():
@@ -105,9 +99,10 @@ def test_spare_first_stage_takes_over_training_and_nothing_else():
         "max_epochs": 7,
         "balance": "weights",
     }
-    clf = make_spare(LeNet, **second, **alone)
-    first = clf.group_inferrer[0].module
+    clf = SPAREClassifier(LeNet).set_params(**second, **alone)
+    first = first_stage_of(clf)
     plain = ERMClassifier().get_params()
+    assert first.module is clf.module is LeNet
     for name, value in second.items():
         assert getattr(first, name) == getattr(clf, name) == value
     for name, value in alone.items():
@@ -115,20 +110,59 @@ def test_spare_first_stage_takes_over_training_and_nothing_else():
         if name not in ("balance", "max_epochs"):
             assert getattr(first, name) == plain[name], name
     assert first.max_epochs == 1
-    assert clf.group_inferrer[0].device == "cpu"
+    assert clf._make_group_inferrer()[0].device == "cpu"
 
 
-def test_spare_init_params_go_to_the_first_stage_alone():
-    clf = make_spare(init_params={"lr": 0.5, "train_transform": torch.neg}, lr=0.1)
-    first = clf.group_inferrer[0].module
-    assert (first.lr, clf.lr) == (0.5, 0.1)
+def test_spare_takes_a_first_stage_as_it_is_but_for_its_network():
+    params = {"weights": "DEFAULT", "eval_transform": torch.neg, "collate_fn": list}
+    given = ERMClassifier(lr=0.5, train_transform=torch.neg, max_epochs=3, device="cpu")
+    clf = SPAREClassifier("resnet18", first_stage=given, lr=0.1, batch_size=7, **params)
+    first = first_stage_of(clf)
+    assert (first.lr, first.batch_size, first.max_epochs) == (0.5, 128, 3)
     assert (first.train_transform, clf.train_transform) == (torch.neg, None)
+    assert first.module == "resnet18"
+    assert {name: getattr(first, name) for name in params} == params
+    assert given.module is given.weights is None  # what the user gave is not changed
+    other = first_stage_of(clone(clf).set_params(first_stage__module="resnet50"))
+    assert (other.module, other.weights, other.eval_transform) == ("resnet50", None, None)
 
 
-@pytest.mark.parametrize("params", [{"learning_rate": 0.1}, {"init_params": {"epochs": 2}}])
+@pytest.mark.parametrize("params", [{"learning_rate": 0.1}, {"group_inferrer": None}])
 def test_spare_refuses_unknown_parameters(params):
-    with pytest.raises(TypeError, match="unexpected keyword argument"):
-        make_spare(**params)
+    with pytest.raises(TypeError, match="has no parameter"):
+        SPAREClassifier(**params)
+
+
+def test_spare_searches_reach_both_stages(table):
+    """lr is that of both stages; that of a first stage that is given is another."""
+    X, y, _ = table
+    clf = fast(init_epochs=2)
+    slow, quick = (clone(clf).set_params(lr=lr).fit(X, y) for lr in (1e-6, 0.5))
+    for fitted, lr in ((slow, 1e-6), (quick, 0.5)):
+        assert fitted.group_inferrer_[0].module.lr == fitted.lr == lr
+    assert not torch.equal(
+        parameters_of(slow.group_inferrer_[0]), parameters_of(quick.group_inferrer_[0])
+    )
+    clf = fast(first_stage=ERMClassifier(lr=0.1), group_method=SpareGroups())
+    grid = {"first_stage__lr": [1e-6, 0.5], "group_method__n_clusters": [2, 3]}
+    search = GridSearchCV(clf, grid, cv=2, error_score="raise").fit(X, y)
+    best = search.best_estimator_
+    assert best.group_inferrer_[0].module.lr == search.best_params_["first_stage__lr"]
+    n_clusters = search.best_params_["group_method__n_clusters"]
+    assert best.group_inferrer_[-1].n_clusters_.tolist() == [n_clusters, n_clusters]
+    assert best.lr == 0.1
+    fitted = [
+        clone(clf).set_params(first_stage__lr=lr).fit(X, y).group_inferrer_[0] for lr in (1e-6, 0.5)
+    ]
+    assert not torch.equal(parameters_of(fitted[0]), parameters_of(fitted[1]))
+
+
+def test_spare_with_another_way_to_find_groups_is_balanced_by_their_sizes(table):
+    X, y, _ = table
+    clf = fast(group_method=DispersionGroups(), high_power=9.0).fit(X, y)
+    plain = fast(group_method="dispersion", high_power=1.0).fit(X, y)
+    assert isinstance(clf.group_inferrer_[-1].method_, DispersionGroups)
+    assert torch.equal(parameters_of(clf), parameters_of(plain))
 
 
 def test_spare_what_the_first_stage_leaves_out_are_shared_parameters():
@@ -138,11 +172,10 @@ def test_spare_what_the_first_stage_leaves_out_are_shared_parameters():
     assert shared >= _SECOND_STAGE_ONLY
 
 
-def test_spare_can_be_searched_cloned_and_pickled(table):
+def test_spare_can_be_cloned_and_pickled(table):
     X, y, _ = table
-    clf = clone(fast()).set_params(group_inferrer__torchfeatureextractor__module__lr=0.2)
-    assert clf.group_inferrer[0].module.lr == 0.2
-    clf.fit(X, y)
+    clf = clone(fast(first_stage=ERMClassifier())).set_params(first_stage__lr=0.2).fit(X, y)
+    assert clf.group_inferrer_[0].module.lr == 0.2
     again = pickle.loads(pickle.dumps(clf))
     assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
     assert_array_equal(again.infer_groups(X, y), clf.infer_groups(X, y))
@@ -172,7 +205,7 @@ def test_spare_is_its_three_steps_by_hand(table):
 def test_spare_second_stage_starts_anew(table):
     """From the factory under its seed, or from the user's module; never from the first stage."""
     X, y, _ = table
-    still = {"lr": 1e-9, "init_params": {"lr": 0.5, "max_epochs": 5}}
+    still = {"lr": 1e-9, "first_stage": ERMClassifier(lr=0.5, max_epochs=5)}
     module = nn.Linear(X.shape[1], 2)
     before = copy.deepcopy(module.state_dict())
     clf = fast(module=module, **still).fit(X, y)
@@ -189,7 +222,7 @@ def test_spare_second_stage_starts_anew(table):
 
 def test_spare_warm_start_goes_on_from_the_first_stage(table):
     X, y, _ = table
-    first_stage = {"init_params": {"lr": 0.5, "max_epochs": 5}}
+    first_stage = {"first_stage": ERMClassifier(lr=0.5, max_epochs=5)}
     still = fast(lr=1e-9, warm_start=True, **first_stage).fit(X, y)
     network = still.group_inferrer_[0].module_
     assert_allclose(parameters_of(still), parameters_of(still.group_inferrer_[0]), atol=1e-6)
@@ -210,7 +243,7 @@ def test_spare_warm_start_goes_on_from_the_first_stage(table):
 
 def test_spare_warm_start_needs_a_first_stage(table):
     X, y, group = table
-    with pytest.raises(ValueError, match="start_from='group_inferrer' needs a group inferrer"):
+    with pytest.raises(ValueError, match=r"warm_start=True .* Pass no sample_group"):
         fast(warm_start=True).fit(X, y, sample_group=group)
     clusters = BalancedRetrainer(
         group_inferrer=SpuriousGroupInferrer(), start_from="group_inferrer"
@@ -222,20 +255,18 @@ def test_spare_warm_start_needs_a_first_stage(table):
 def test_spare_clusters_the_epoch_with_the_highest_silhouette(table):
     """By hand: SPARE with each number of epochs, and the best of their silhouettes."""
     X, y, _ = table
-    noisy = {"init_params": {"lr": 2.0, "batch_size": 16}, "random_state": 2}
-    clf = fast(init_epochs=4, epoch_selector="silhouette", **noisy).fit(X, y)
+    first = ERMClassifier(lr=2.0, batch_size=16, max_epochs=4)
+    clf = fast(first_stage=first, epoch_selector="silhouette", random_state=2).fit(X, y)
     extractor, inferrer = clf.group_inferrer_
-    seeds = {
-        "group_inferrer__torchfeatureextractor__module__random_state": (
-            extractor.module.random_state
-        ),
-        "group_inferrer__spuriousgroupinferrer__random_state": inferrer.random_state,
-    }
-    runs = [fast(init_epochs=n, **noisy).set_params(**seeds).fit(X, y) for n in (1, 2, 3, 4)]
+    first.set_params(random_state=extractor.module.random_state)
+    runs = [
+        fast(first_stage=clone(first).set_params(max_epochs=n), random_state=2).fit(X, y)
+        for n in (1, 2, 3, 4)
+    ]
     silhouettes = [run.group_inferrer_[-1].silhouette_.mean() for run in runs]
     assert_allclose(extractor.epoch_scores_, silhouettes, rtol=1e-6)
     best = int(np.argmax(silhouettes))
-    assert extractor.estimator_.best_epoch_ == best + 1 == 3
+    assert extractor.estimator_.best_epoch_ == best + 1
     assert torch.equal(parameters_of(runs[best].group_inferrer_[0]), parameters_of(extractor))
     assert_array_equal(runs[best].group_inferrer_[-1].labels_, inferrer.labels_)
     assert torch.equal(parameters_of(runs[best]), parameters_of(clf))
@@ -261,9 +292,9 @@ def test_spare_epoch_by_known_groups_says_that_it_used_them(table):
     assert clf.used_group_labels_ == {"train": False, "validation": True}
 
 
-def test_spare_refuses_an_unknown_epoch_selector():
-    with pytest.raises(ValueError, match="use None, 'silhouette' or a function"):
-        make_spare(epoch_selector="recall")
+def test_spare_refuses_an_unknown_epoch_selector(table):
+    with pytest.raises(ValueError, match=r"'epoch_selector' parameter .* 'recall'"):
+        fast(epoch_selector="recall").fit(*table[:2])
 
 
 def test_spare_second_stage_leaves_the_first_unchanged(table):
@@ -293,14 +324,13 @@ def test_spare_groups_never_mix_classes_and_hold_every_sample_once(table):
     assert inferrer.cluster_sizes_.sum() == len(y)
 
 
-def test_spare_uses_the_power_of_the_inferrer(table):
+def test_spare_uses_the_high_power_where_clusters_are_not_separated(table):
     """Badly separated clusters: the power changes what is trained; well separated ones: 1."""
     X, y, _ = table
     low, high = (fast(silhouette_threshold=1.0, high_power=p).fit(X, y) for p in (1.0, 3.0))
-    assert high.group_inferrer_[-1].sampling_power_.tolist() == [3.0, 3.0]
+    assert (high.group_inferrer_[-1].silhouette_ < 1.0).all()
     assert not torch.equal(parameters_of(low), parameters_of(high))
     unused = fast(silhouette_threshold=-1.0, high_power=3.0).fit(X, y)
-    assert unused.group_inferrer_[-1].sampling_power_.tolist() == [1.0, 1.0]
     assert torch.equal(parameters_of(unused), parameters_of(low))
 
 
@@ -309,7 +339,7 @@ def test_spare_tells_whether_group_labels_were_used(table):
     clf = fast(early_stopping=True).fit(X, y)
     assert clf.used_group_labels_ == {"train": False, "validation": False}
     assert "valid_worst_group_accuracy" in clf.history_
-    clf.fit(X, y, eval_set=(X, y, group))
+    clf.fit(X, y, X_val=X, y_val=y, sample_group_val=group)
     assert clf.used_group_labels_ == {"train": False, "validation": True}
     # labels that are given are used instead of inferred ones, and that is said
     clf.fit(X, y, sample_group=group)
@@ -328,10 +358,11 @@ def test_spare_shows_one_bar(table, capfd):
 def test_spare_survives_a_class_that_cannot_be_split():
     """Constant samples: one cluster a class, power 1, and plain class-balanced training."""
     X = np.zeros((20, 3), dtype=np.float32)
-    clf = fast().fit(X, np.arange(20) % 2)
-    inferrer = clf.group_inferrer_[-1]
-    assert inferrer.n_clusters_.tolist() == [1, 1]
-    assert inferrer.sampling_power_.tolist() == [1.0, 1.0]
+    y = np.arange(20) % 2
+    clf = fast(high_power=9.0).fit(X, y)
+    assert clf.group_inferrer_[-1].n_clusters_.tolist() == [1, 1]
+    plain = fast(high_power=1.0).fit(X, y)
+    assert torch.equal(parameters_of(clf), parameters_of(plain))
 
 
 # --------------------------------------------------------------------------------------
@@ -352,7 +383,7 @@ def test_spare_finds_the_minority_early_and_its_worst_group_is_above_erm(seed):
         return worst_group_accuracy(test.target, predicted, sample_group=test.sample_group)
 
     erm = ERMClassifier(**NET, **TRAINING, random_state=seed).fit(train.data, train.target)
-    spare = make_spare(**NET, **TRAINING, random_state=seed).fit(train.data, train.target)
+    spare = SPAREClassifier(**NET, **TRAINING, random_state=seed).fit(train.data, train.target)
     inferred = spare.infer_groups(train.data, train.target)
     report = group_inference_report(train.sample_group, inferred, train.target)
     assert (report["recall"] > 0.9).all()
@@ -367,7 +398,7 @@ def test_spare_on_embeddings_raises_the_worst_group(table):
     scores = []
     for clf in (
         ERMClassifier(lr=0.1, max_epochs=10, random_state=0),
-        make_spare(lr=0.1, max_epochs=10, random_state=0),
+        SPAREClassifier(lr=0.1, max_epochs=10, random_state=0),
     ):
         predicted = clf.fit(X, y).predict(test.data)
         scores.append(worst_group_accuracy(test.target, predicted, sample_group=test.sample_group))
