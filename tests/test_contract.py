@@ -11,6 +11,15 @@ import pytest
 import scipy.sparse
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from registry import (
+    CLASSIFIERS,
+    NEED_GROUPS,
+    ONE_STAGE,
+    QUICK,
+    TAKE_INFERRER,
+    ignored_warnings,
+    small_table,
+)
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score
@@ -25,104 +34,29 @@ from skspurious import (
     ERMClassifier,
     GroupDROClassifier,
     GroupedData,
-    JTTClassifier,
-    LastLayerRetrainer,
-    NSFClassifier,
-    PrunedRetrainer,
-    PruSCNetwork,
     SpuriousGroupInferrer,
     TorchFeatureExtractor,
     worst_group_scorer,
 )
-from skspurious.base import BaseTorchClassifier
-from skspurious.datasets import make_spurious_classification
+from skspurious.group_inference import KMeansGroups
 from skspurious.metrics import worst_group_accuracy
-from skspurious.utils._parameters import extends
 
-CLASSIFIERS = [ERMClassifier, GroupDROClassifier, BalancedRetrainer]
-
-
-@extends(PruSCNetwork)
-class QuickPruSC(PruSCNetwork):
-    """PruSCNetwork with few steps; what it stands for in the tests.
-
-    Parameters
-    ----------
-    shared parameters
-    """
-
-    def __init__(
-        self,
-        module=None,
-        *,
-        n_clusters=2,
-        mask_epochs=1,
-        mask_steps=20,
-        mask_lr=0.1,
-        mask_batch_size=8,
-        **shared,
-    ):
-        super().__init__(
-            module,
-            n_clusters=n_clusters,
-            mask_epochs=mask_epochs,
-            mask_steps=mask_steps,
-            mask_lr=mask_lr,
-            mask_batch_size=mask_batch_size,
-            **shared,
-        )
-
-
-@extends(NSFClassifier)
-class QuickNSF(NSFClassifier):
-    """NSFClassifier with few steps; what it stands for in the tests.
-
-    Parameters
-    ----------
-    shared parameters
-    """
-
-    def __init__(
-        self, module=None, *, n_transform_steps=10, n_head_steps=60, nsf_lr=0.05, **shared
-    ):
-        super().__init__(
-            module,
-            n_transform_steps=n_transform_steps,
-            n_head_steps=n_head_steps,
-            nsf_lr=nsf_lr,
-            **shared,
-        )
-
-
+all_classifiers = pytest.mark.parametrize("cls", CLASSIFIERS, ids=lambda entry: entry.name)
 # Several stages: not every test about one run of the loop applies; their own files have them.
-STAGED = [JTTClassifier, LastLayerRetrainer, QuickNSF, PrunedRetrainer, QuickPruSC]
-NEED_GROUPS = [GroupDROClassifier, BalancedRetrainer, LastLayerRetrainer]
-FAST = {"lr": 0.1, "max_epochs": 3, "batch_size": 32, "random_state": 0}
+inferrer_classifiers = pytest.mark.parametrize("cls", TAKE_INFERRER, ids=lambda entry: entry.name)
+one_stage_classifiers = pytest.mark.parametrize("cls", ONE_STAGE, ids=lambda entry: entry.name)
 
-all_classifiers = pytest.mark.parametrize("cls", [*CLASSIFIERS, *STAGED])
-one_stage_classifiers = pytest.mark.parametrize("cls", CLASSIFIERS)
-
-# The hard samples of these data are a minority group, as a pruner says; and not every network
-# trained for three epochs has an embedding in which NSF rescues a sample.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The data look identifiable:UserWarning"),
-    pytest.mark.filterwarnings("ignore:no sample was rescued:UserWarning"),
-    # PruSC on 120 samples, or with clusters of one class each
-    pytest.mark.filterwarnings("ignore:.*two such clusters are needed:UserWarning"),
-    pytest.mark.filterwarnings("ignore:the balanced set has:UserWarning"),
-    pytest.mark.filterwarnings("ignore:sparsity 0|every logit of:UserWarning"),
-]
+FAST = QUICK
+pytestmark = ignored_warnings()
 
 
 @pytest.fixture(scope="module")
 def data():
     """Two classes, four groups, the smallest with 4 samples; read-only, as everybody shares it."""
-    bunch = make_spurious_classification(120, correlation_strength=0.9, random_state=0)
-    X = bunch.data.astype(np.float32)
-    arrays = X, bunch.target, bunch.sample_group
+    arrays = small_table()
     for array in arrays:
         array.flags.writeable = False
-    assert np.bincount(bunch.sample_group).min() >= 4
+    assert np.bincount(arrays[2]).min() >= 4
     return arrays
 
 
@@ -150,13 +84,18 @@ def parameters_of(clf):
     return torch.cat([p.detach().ravel() for p in clf.module_.parameters()])
 
 
-def test_contract_covers_every_public_classifier():
-    import skspurious.mitigation
-
-    public = [getattr(skspurious.mitigation, name) for name in skspurious.mitigation.__all__]
-    public = {v for v in public if inspect.isclass(v) and issubclass(v, BaseTorchClassifier)}
-    tested = {*CLASSIFIERS, *STAGED} - {QuickNSF, QuickPruSC} | {NSFClassifier, PruSCNetwork}
-    assert public == tested
+def test_the_registry_says_what_each_classifier_is():
+    """What an entry claims is what ``fit`` does: else the tests below would ask the wrong thing."""
+    X, y, group = small_table()
+    for entry in CLASSIFIERS:
+        given = {"sample_group": group} if entry.needs_groups else {}
+        clf = entry(**FAST).fit(X, y, **given)
+        is_one_run = "stage" not in clf.history_ and len(clf.history_) == FAST["max_epochs"]
+        assert is_one_run or entry.stages > 1, entry.name
+        assert clf.used_group_labels_["train"] <= entry.needs_groups, entry.name
+        if entry.needs_groups:
+            with pytest.raises(ValueError, match=f"{entry.name} needs the group of every"):
+                entry(**FAST).fit(X, y)
 
 
 # --------------------------------------------------------------------------------------
@@ -213,7 +152,9 @@ def test_nothing_that_is_passed_is_modified(cls, data):
 
     X, y, group = arrays
     clf = cls(train_transform=in_place, eval_transform=in_place, early_stopping=True, **FAST)
-    clf.fit(X, y, sample_group=group, sample_weight=weight, eval_set=(X, y, group))
+    clf.fit(
+        X, y, sample_group=group, sample_weight=weight, X_val=X, y_val=y, sample_group_val=group
+    )
     clf.predict(X)
     for array, old in zip([*arrays, weight], before, strict=True):
         assert_array_equal(array, old)
@@ -252,7 +193,7 @@ def test_constructor_arguments_are_stored_as_they_are(cls):
 # Groups
 
 
-@pytest.mark.parametrize("cls", NEED_GROUPS)
+@pytest.mark.parametrize("cls", NEED_GROUPS, ids=lambda entry: entry.name)
 @pytest.mark.parametrize(
     "way", [r"sample_group=g", r"GroupedData\(X, g\)", r"group_inferrer=", r"error_score='raise'"]
 )
@@ -295,10 +236,10 @@ def test_lengths_of_everything_else_are_compared(cls, data):
         clf.fit(torch.tensor(X), y[:-1], sample_group=group)
     with pytest.raises(ValueError, match=r"sample_weight\.shape"):
         clf.fit(X, y, sample_group=group, sample_weight=np.ones(3))
-    with pytest.raises(ValueError, match="the groups of eval_set has 119 rows for 120"):
-        clf.fit(X, y, sample_group=group, eval_set=(X, y, group[:-1]))
+    with pytest.raises(ValueError, match="sample_group_val has 119 rows for 120"):
+        clf.fit(X, y, sample_group=group, X_val=X, y_val=y, sample_group_val=group[:-1])
     with pytest.raises(ValueError, match="inconsistent"):
-        clf.fit(X, y, sample_group=group, eval_set=(X, y[:-1], group))
+        clf.fit(X, y, sample_group=group, X_val=X, y_val=y[:-1], sample_group_val=group)
     clf.fit(X, y, sample_group=group)
     with pytest.raises(ValueError, match=r"rows for 120 samples|inconsistent"):
         clf.score(X, y, sample_group=group[:-1])
@@ -309,28 +250,45 @@ def test_groups_given_and_carried_train_the_same_network(cls, data):
     X, y, group = data
     given = cls(**FAST).fit(X, y, sample_group=group)
     carried = cls(**FAST).fit(GroupedData(X, group), y)
+    if not cls.takes_inferrer:  # it always has one, and carried groups are for the score
+        bare = cls(**FAST).fit(X, y)
+        assert torch.equal(parameters_of(bare), parameters_of(carried))
+        assert carried.used_group_labels_ == {"train": False, "validation": False}
+        assert given.used_group_labels_ == {"train": True, "validation": False}
+        return
     assert torch.equal(parameters_of(given), parameters_of(carried))
     assert given.used_group_labels_ == carried.used_group_labels_
     # NSF has no use for them on embeddings, PruSC never: they are reported.
-    is_used = cls not in (QuickNSF, QuickPruSC)
-    assert given.used_group_labels_ == {"train": is_used, "validation": False}
+    assert given.used_group_labels_ == {"train": cls.uses_groups, "validation": False}
 
 
-@all_classifiers
-def test_given_groups_come_before_carried_ones_and_those_before_the_inferrer(cls, data):
+@inferrer_classifiers
+def test_given_groups_come_before_inferred_ones_and_those_before_carried_ones(cls, data):
     X, y, group = data
-    clf = cls(group_inferrer=SpuriousGroupInferrer(), **FAST)
-    clf.fit(GroupedData(X, group), y, sample_group=group + 10)
+    names = np.array(["p", "q", "r", "s"])[group]
+    clf = cls(group_inferrer=SpuriousGroupInferrer(KMeansGroups(n_clusters=3, n_init=1)), **FAST)
+    clf.fit(GroupedData(X, names), y, sample_group=group + 10)
     assert clf.groups_.tolist() == [10, 11, 12, 13]
-    clf.fit(GroupedData(X, group), y)
-    assert clf.groups_.tolist() == [0, 1, 2, 3]
-    assert (clf.group_inferrer_ is None) == (cls is not QuickPruSC)  # which clusters anyway
+    assert (clf.group_inferrer_ is None) != cls.finds_groups
+    assert clf.used_group_labels_["train"] == cls.uses_groups
+    clf.fit(GroupedData(X, names), y)
+    if cls.finds_groups:  # carried ones are what it reports
+        assert clf.groups_.tolist() == ["p", "q", "r", "s"]
+    else:
+        assert_array_equal(clf.groups_, clf.group_inferrer_.groups_)  # for the fit ...
+    assert clf.used_group_labels_["train"] is False
+    right = clf.predict(X) == y
+    worst = min(right[group == g].mean() for g in range(4))
+    assert clf.score(GroupedData(X, names), y) == pytest.approx(worst)  # ... and for the score
+    without = cls(**FAST).fit(GroupedData(X, names), y)
+    if not cls.finds_groups:
+        assert without.groups_.tolist() == ["p", "q", "r", "s"]
 
 
-@all_classifiers
+@inferrer_classifiers
 def test_inferred_groups_are_the_labels_of_a_fitted_clone(cls, data):
     X, y, _ = data
-    inferrer = SpuriousGroupInferrer(n_init=2)
+    inferrer = SpuriousGroupInferrer(KMeansGroups(n_init=2))
     clf = cls(group_inferrer=inferrer, **FAST).fit(X, y)
     assert not hasattr(inferrer, "labels_")
     assert clf.group_inferrer is inferrer
@@ -340,12 +298,12 @@ def test_inferred_groups_are_the_labels_of_a_fitted_clone(cls, data):
     assert clf.used_group_labels_ == {"train": False, "validation": False}
 
 
-@all_classifiers
+@inferrer_classifiers
 def test_an_inferrer_at_the_end_of_a_pipeline(cls, data):
     X, y, _ = data
     early = ERMClassifier(lr=0.1, max_epochs=1)
     find = make_pipeline(
-        TorchFeatureExtractor(early, output="proba"), SpuriousGroupInferrer(n_init=2)
+        TorchFeatureExtractor(early, output="proba"), SpuriousGroupInferrer(KMeansGroups(n_init=2))
     )
     clf = cls(group_inferrer=find, **FAST).fit(X, y)
     assert_array_equal(clf.infer_groups(X, y), clf.group_inferrer_[-1].labels_)
@@ -353,7 +311,9 @@ def test_an_inferrer_at_the_end_of_a_pipeline(cls, data):
     assert torch.equal(parameters_of(clf), parameters_of(again))  # its random_state=None is seeded
 
 
-@pytest.mark.parametrize("cls", [c for c in [*CLASSIFIERS, *STAGED] if c is not QuickPruSC])
+@pytest.mark.parametrize(
+    "cls", [c for c in CLASSIFIERS if not c.finds_groups], ids=lambda entry: entry.name
+)
 def test_groups_of_new_rows_need_an_inferrer(cls, data):
     X, y, group = data
     clf = cls(**FAST).fit(X, y, sample_group=group)
@@ -481,13 +441,13 @@ def test_random_state_instance_goes_on(cls, data):
     assert torch.equal(first, parameters_of(again))
 
 
-@all_classifiers
+@inferrer_classifiers
 @pytest.mark.parametrize("random_state", [0, None])
 def test_global_generators_are_untouched(cls, data, random_state, assert_global_rng_untouched):
     X, y, _ = data
     clf = cls(
         make_net(data),
-        group_inferrer=SpuriousGroupInferrer(n_init=2),
+        group_inferrer=SpuriousGroupInferrer(KMeansGroups(n_init=2)),
         early_stopping=True,
         **FAST | {"random_state": random_state},
     )
@@ -521,7 +481,7 @@ def test_predict_twice_gives_the_same_bits(cls, data):
 # Copies
 
 
-@all_classifiers
+@inferrer_classifiers
 @pytest.mark.parametrize("inferred", [False, True])
 def test_pickle_and_joblib_round_trip(cls, data, tmp_path, inferred):
     X, y, group = data
@@ -529,7 +489,7 @@ def test_pickle_and_joblib_round_trip(cls, data, tmp_path, inferred):
     if inferred:
         find = make_pipeline(
             TorchFeatureExtractor(ERMClassifier(max_epochs=1), output="proba"),
-            SpuriousGroupInferrer(n_init=2),
+            SpuriousGroupInferrer(KMeansGroups(n_init=2)),
         )
         clf.set_params(group_inferrer=find).fit(X, y)
     else:
@@ -543,13 +503,13 @@ def test_pickle_and_joblib_round_trip(cls, data, tmp_path, inferred):
             assert_array_equal(again.infer_groups(X, y), clf.infer_groups(X, y))
 
 
-@all_classifiers
+@inferrer_classifiers
 def test_clone_is_unfitted_and_has_the_same_parameters(cls, data):
     X, y, group = data
-    clf = cls(make_net(data), group_inferrer=SpuriousGroupInferrer(n_init=3), **FAST)
+    clf = cls(make_net(data), group_inferrer=SpuriousGroupInferrer(KMeansGroups(n_init=3)), **FAST)
     fresh = clone(clf.fit(X, y, sample_group=group))
     assert not hasattr(fresh, "module_")
-    assert fresh.get_params()["group_inferrer__n_init"] == 3
+    assert fresh.get_params()["group_inferrer__method__n_init"] == 3
     with pytest.raises(NotFittedError):
         fresh.predict(X)
     fresh.fit(X, y, sample_group=group)
@@ -567,10 +527,12 @@ def test_unfitted_classifiers_say_so(cls, data, method):
 # Output
 
 
-@all_classifiers
+@inferrer_classifiers
 def test_nothing_is_printed_by_default(cls, data, capfd):
     X, y, group = data
-    clf = cls(group_inferrer=SpuriousGroupInferrer(n_init=2), early_stopping=True, **FAST)
+    clf = cls(
+        group_inferrer=SpuriousGroupInferrer(KMeansGroups(n_init=2)), early_stopping=True, **FAST
+    )
     clf.fit(X, y).predict(X)
     clf.score(X, y, sample_group=group)
     out, err = capfd.readouterr()
@@ -802,9 +764,9 @@ def test_bare_X_is_sliced_in_cross_validation(networks, name):
 
 
 @pytest.mark.parametrize("name", ["array", "uint8 images", "paths", "texts", "torch Dataset"])
-def test_every_kind_of_X_can_be_an_eval_set(networks, name):
+def test_every_kind_of_X_can_be_for_validation(networks, name):
     X, clf = networks(name)
-    clf = clone(clf).fit(X, LABEL, sample_group=GROUP, eval_set=(X, LABEL, GROUP))
+    clf = clone(clf).fit(X, LABEL, sample_group=GROUP, X_val=X, y_val=LABEL, sample_group_val=GROUP)
     best = clf.history_["valid_worst_group_accuracy"].max()
     assert worst_group_accuracy(LABEL, clf.predict(X), sample_group=GROUP) == pytest.approx(best)
 
@@ -897,7 +859,7 @@ def test_empty_and_flat_X_are_refused():
 def test_every_kind_of_y(cls, make):
     y = make(LABEL)
     expected = cls(**ON_KINDS).fit(TABLE, LABEL, sample_group=GROUP)
-    clf = cls(**ON_KINDS).fit(TABLE, y, sample_group=GROUP, eval_set=(TABLE, y))
+    clf = cls(**ON_KINDS).fit(TABLE, y, sample_group=GROUP, X_val=TABLE, y_val=y)
     assert clf.classes_.tolist() == [0, 1]
     assert_array_equal(clf.history_["train_loss"], expected.history_["train_loss"])
     assert clf.score(TABLE, y) == clf.score(TABLE, LABEL)
@@ -908,16 +870,21 @@ def test_every_kind_of_y(cls, make):
 
 
 @one_stage_classifiers
-def test_eval_set_forms(cls, data):
+def test_forms_of_validation_samples(cls, data):
     X, y, group = data
     forms = [
-        (X, y, group),
-        [X, y, group],
-        (GroupedData(X, group), y),
-        (pd.DataFrame(X), pd.Series(y), pd.Series(group)),
+        {"X_val": X, "y_val": y, "sample_group_val": group},
+        {"X_val": X.tolist(), "y_val": y.tolist(), "sample_group_val": group.tolist()},
+        {"X_val": GroupedData(X, group), "y_val": y},
+        {"X_val": torch.tensor(X), "y_val": torch.tensor(y), "sample_group_val": group},
+        {
+            "X_val": pd.DataFrame(X),
+            "y_val": pd.Series(y),
+            "sample_group_val": pd.Series(group, index=range(7, 127)),
+        },
     ]
     histories = [
-        cls(**FAST).fit(X, y, sample_group=group, eval_set=form).history_.drop(columns="seconds")
+        cls(**FAST).fit(X, y, sample_group=group, **form).history_.drop(columns="seconds")
         for form in forms
     ]
     assert "valid_worst_group_accuracy" in histories[0]
@@ -926,32 +893,32 @@ def test_eval_set_forms(cls, data):
 
 
 @one_stage_classifiers
-def test_eval_set_without_groups_is_judged_by_accuracy(cls, data):
+def test_validation_without_groups_is_judged_by_accuracy(cls, data):
     X, y, group = data
-    clf = cls(**FAST).fit(X, y, sample_group=group, eval_set=(X, y))
+    clf = cls(**FAST).fit(X, y, sample_group=group, X_val=X, y_val=y)
     assert "valid_worst_group_accuracy" not in clf.history_
     assert clf.score(X, y) == pytest.approx(clf.history_["valid_accuracy"].max())
     assert clf.used_group_labels_ == {"train": True, "validation": False}
 
 
 @one_stage_classifiers
-def test_eval_set_gets_inferred_groups(cls, data):
+def test_validation_samples_get_inferred_groups(cls, data):
     X, y, group = data
-    clf = cls(group_inferrer=SpuriousGroupInferrer(n_init=2), **FAST)
-    clf.fit(X, y, eval_set=(X, y))
+    clf = cls(group_inferrer=SpuriousGroupInferrer(KMeansGroups(n_init=2)), **FAST)
+    clf.fit(X, y, X_val=X, y_val=y)
     assert "valid_worst_group_accuracy" in clf.history_
     assert clf.used_group_labels_ == {"train": False, "validation": False}
-    clf.fit(X, y, eval_set=(X, y, group))
+    clf.fit(X, y, X_val=X, y_val=y, sample_group_val=group)
     assert clf.used_group_labels_ == {"train": False, "validation": True}
 
 
 @one_stage_classifiers
 @pytest.mark.parametrize("names", [np.arange(4), np.array(["a", "b", "c", "d"])])
-def test_group_labels_of_the_eval_set_are_not_mixed_with_inferred_groups(cls, data, names):
+def test_group_labels_of_validation_samples_are_not_mixed_with_inferred_groups(cls, data, names):
     """Labels for validation alone: group 0 there is not the inferrer's group 0."""
     X, y, group = data
-    clf = cls(group_inferrer=SpuriousGroupInferrer(n_clusters=3, n_init=2), **FAST)
-    clf.fit(X, y, eval_set=(X, y, names[group]))
+    clf = cls(group_inferrer=SpuriousGroupInferrer(KMeansGroups(n_clusters=3, n_init=2)), **FAST)
+    clf.fit(X, y, X_val=X, y_val=y, sample_group_val=names[group])
     assert clf.groups_.tolist() == list(range(6))
     columns = clf.history_.columns
     assert [c for c in columns if c.startswith("train_accuracy[")] == [
@@ -968,24 +935,26 @@ def test_group_labels_of_the_eval_set_are_not_mixed_with_inferred_groups(cls, da
 @pytest.mark.parametrize(
     ("form", "message"),
     [
-        (lambda X, y: X, "eval_set must be a tuple"),
-        (lambda X, y: (X,), "tuple of length 1"),
-        (lambda X, y: (X, y, y, y), "tuple of length 4"),
-        (lambda X, y: (X, y + 1), r"classes that are not in y: \[2\]"),
-        (lambda X, y: (X[:, :2], y), "features"),
+        (lambda X, y: {"X_val": X}, "X_val needs y_val"),
+        (lambda X, y: {"y_val": y}, "go with X_val, which is missing"),
+        (lambda X, y: {"sample_group_val": y}, "go with X_val, which is missing"),
+        (lambda X, y: {"X_val": X, "y_val": y + 1}, r"classes that are not in y: \[2\]"),
+        (lambda X, y: {"X_val": X[:, :2], "y_val": y}, "features"),
     ],
 )
-def test_eval_set_errors(cls, data, form, message):
+def test_validation_errors(cls, data, form, message):
     X, y, group = data
     with pytest.raises(ValueError, match=message):
-        cls(**FAST).fit(X, y, sample_group=group, eval_set=form(X, y))
+        cls(**FAST).fit(X, y, sample_group=group, **form(X, y))
 
 
 @one_stage_classifiers
-def test_a_group_absent_from_the_eval_set_is_nan_there_and_never_the_worst(cls, data):
+def test_a_group_absent_from_the_validation_samples_is_nan_there_and_never_the_worst(cls, data):
     X, y, group = data
     kept = group != 1
-    clf = cls(**FAST).fit(X, y, sample_group=group, eval_set=(X[kept], y[kept], group[kept]))
+    clf = cls(**FAST).fit(
+        X, y, sample_group=group, X_val=X[kept], y_val=y[kept], sample_group_val=group[kept]
+    )
     history = clf.history_
     assert history["valid_accuracy[1]"].isna().all()
     assert history["train_accuracy[1]"].notna().any()
@@ -994,10 +963,12 @@ def test_a_group_absent_from_the_eval_set_is_nan_there_and_never_the_worst(cls, 
 
 
 @pytest.mark.parametrize("cls", [ERMClassifier, GroupDROClassifier])
-def test_a_group_that_only_the_eval_set_has(cls, data):
+def test_a_group_that_only_the_validation_samples_have(cls, data):
     X, y, group = data
     kept = group != 1
-    clf = cls(**FAST).fit(X[kept], y[kept], sample_group=group[kept], eval_set=(X, y, group))
+    clf = cls(**FAST).fit(
+        X[kept], y[kept], sample_group=group[kept], X_val=X, y_val=y, sample_group_val=group
+    )
     assert sorted(clf.groups_) == [0, 1, 2, 3]
     assert clf.history_["valid_accuracy[1]"].notna().all()
     assert clf.history_["train_accuracy[1]"].isna().all()
@@ -1015,7 +986,7 @@ def _reference_best_epoch(values, accuracy):
 def test_the_network_of_the_best_epoch_is_kept(cls, data, monitor):
     X, y, group = data
     params = FAST | {"max_epochs": 12, "lr": 0.5, "monitor": monitor}
-    clf = cls(**params).fit(X, y, sample_group=group, eval_set=(X, y, group))
+    clf = cls(**params).fit(X, y, sample_group=group, X_val=X, y_val=y, sample_group_val=group)
     history = clf.history_
     column = {"auto": "worst_group_accuracy"}.get(monitor, monitor)
     values = history[f"valid_{column}"] * (-1 if monitor == "loss" else 1)
@@ -1030,7 +1001,9 @@ def test_the_network_of_the_best_epoch_is_kept(cls, data, monitor):
 @all_classifiers
 def test_monitor_none_keeps_the_last_epoch(cls, data):
     X, y, group = data
-    clf = cls(monitor=None, **FAST).fit(X, y, sample_group=group, eval_set=(X, y, group))
+    clf = cls(monitor=None, **FAST).fit(
+        X, y, sample_group=group, X_val=X, y_val=y, sample_group_val=group
+    )
     plain = cls(**FAST).fit(X, y, sample_group=group)
     assert clf.best_epoch_ is plain.best_epoch_ is None
     assert torch.equal(parameters_of(clf), parameters_of(plain))
@@ -1044,7 +1017,7 @@ def test_early_stopping_stops_after_its_patience(cls, data):
     clf.fit(X, y, sample_group=group)
     assert len(clf.history_) == 5
     assert clf.used_group_labels_ == {"train": True, "validation": True}
-    clf.fit(X, y, sample_group=group, eval_set=(X, y, group))
+    clf.fit(X, y, sample_group=group, X_val=X, y_val=y, sample_group_val=group)
     assert len(clf.history_) == 5
 
 
@@ -1076,7 +1049,7 @@ def test_monitoring_groups_that_do_not_exist_is_an_error(data):
     X, y, _ = data
     clf = ERMClassifier(monitor="worst_group_accuracy", **FAST)
     with pytest.raises(ValueError, match="needs the groups of the validation samples"):
-        clf.fit(X, y, eval_set=(X, y))
+        clf.fit(X, y, X_val=X, y_val=y)
 
 
 # --------------------------------------------------------------------------------------
@@ -1174,7 +1147,7 @@ def test_sample_weights_matter_and_their_scale_does_not(cls, data):
         cls(**FAST).fit(X, y, sample_group=group, sample_weight=w)
         for w in (None, weight, 3 * weight, np.ones(len(y)))
     ]
-    if cls is not GroupDROClassifier:  # its groups are means within classes here
+    if not issubclass(cls.cls, GroupDROClassifier):  # its groups are means within classes here
         positive = [clf.predict_proba(X)[:, 1].mean() for clf in fits]
         assert positive[1] > positive[0]
     assert_allclose(parameters_of(fits[2]), parameters_of(fits[1]), rtol=1e-4, atol=1e-5)

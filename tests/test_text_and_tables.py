@@ -4,39 +4,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from registry import CLASSIFIERS
 from sklearn.compose import make_column_transformer
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import nn
 
-import skspurious
 from skspurious import (
     BalancedRetrainer,
     ERMClassifier,
-    GroupDROClassifier,
     GroupedData,
-    JTTClassifier,
-    LastLayerRetrainer,
-    NSFClassifier,
-    PrunedRetrainer,
-    PruSCNetwork,
     SpuriousGroupInferrer,
     TorchFeatureExtractor,
 )
-from skspurious.base import BaseTorchClassifier
-from skspurious.preprocessing import GroupedTransformer
+from skspurious.group_inference import KMeansGroups
+from skspurious.pipeline import make_pipeline
 
-# Few steps of the stages after the first: what is asked here is whether each kind of input goes in.
-METHODS = {
-    "ERMClassifier": ERMClassifier(),
-    "GroupDROClassifier": GroupDROClassifier(),
-    "BalancedRetrainer": BalancedRetrainer(),
-    "JTTClassifier": JTTClassifier(init_epochs=1),
-    "LastLayerRetrainer": LastLayerRetrainer(n_draws=2),
-    "NSFClassifier": NSFClassifier(n_transform_steps=5),
-    "PruSCNetwork": PruSCNetwork(n_clusters=2, mask_epochs=1, mask_steps=5, finetune_epochs=1),
-    "PrunedRetrainer": PrunedRetrainer(),
-}
+all_classifiers = pytest.mark.parametrize("entry", CLASSIFIERS, ids=lambda entry: entry.name)
 WORDS = ["good", "bad", "film", "horror", "romance", "actor", "plot", "the"]
 
 
@@ -83,24 +66,12 @@ def reviews():
     return texts, np.array(["negative", "positive"])[y], 2 * y + genre
 
 
-def _set(estimator, **params):
-    known = estimator.get_params()
-    return estimator.set_params(**{k: v for k, v in params.items() if k in known})
-
-
-def test_every_classifier_is_in_the_list():
-    public = [getattr(skspurious, name) for name in skspurious.__all__]
-    classifiers = [c for c in public if isinstance(c, type) and issubclass(c, BaseTorchClassifier)]
-    assert {c.__name__ for c in classifiers} == set(METHODS)
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of stages cut short
-@pytest.mark.parametrize("name", METHODS)
-def test_texts(reviews, name):
+@all_classifiers
+def test_texts(reviews, entry):
     texts, y, group = reviews
-    clf = _set(
-        METHODS[name],
-        module=TextModel,
+    clf = entry(
+        TextModel,
         collate_fn=tokenize,
         optimizer="adam",
         lr=0.02,
@@ -108,7 +79,7 @@ def test_texts(reviews, name):
         batch_size=32,
         random_state=0,
     )
-    clf = skspurious.base.clone(clf).fit(texts, y, sample_group=group)
+    clf.fit(texts, y, sample_group=group)
     proba = clf.predict_proba(texts)
     assert proba.shape == (120, 2)
     assert (clf.classes_[proba.argmax(1)] == y).mean() > 0.75
@@ -117,8 +88,8 @@ def test_texts(reviews, name):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("name", METHODS)
-def test_a_table_through_a_column_transformer(name):
+@all_classifiers
+def test_a_table_through_a_column_transformer(entry):
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1], 60)
     attribute = np.where(rng.random(120) < 0.8, y, 1 - y)
@@ -133,8 +104,7 @@ def test_a_table_through_a_column_transformer(name):
     columns = make_column_transformer(
         (StandardScaler(), ["income", "age"]), (OneHotEncoder(sparse_output=False), ["city"])
     )
-    clf = _set(METHODS[name], module=None, collate_fn=None, lr=0.1, max_epochs=5, random_state=0)
-    model = make_pipeline(GroupedTransformer(columns), skspurious.base.clone(clf))
+    model = make_pipeline(columns, entry(lr=0.1, max_epochs=5, random_state=0))
     model.fit(GroupedData(table, 2 * y + attribute), y)
     assert model.predict(table).shape == (120,)
     assert model.score(table, y) > 0.6
@@ -147,7 +117,9 @@ def test_groups_of_texts_are_inferred(reviews):
         TextModel, collate_fn=tokenize, optimizer="adam", lr=0.02, max_epochs=3, random_state=0
     )
     extractor = TorchFeatureExtractor(first)
-    inferrer = make_pipeline(extractor, SpuriousGroupInferrer(n_clusters=2, random_state=0))
+    inferrer = make_pipeline(
+        extractor, SpuriousGroupInferrer(KMeansGroups(n_clusters=2), random_state=0)
+    )
     clf = BalancedRetrainer(
         TextModel, group_inferrer=inferrer, collate_fn=tokenize, max_epochs=2, random_state=0
     ).fit(texts, y)
