@@ -13,10 +13,10 @@ METADATA := pyproject.toml skspurious/_version.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-kernels lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  PYTHON=...   the Python that makes $(VENV) (3.11 or newer; now $(PYTHON))"
 	@echo "  ARGS=...     passed on, as in: make test ARGS='-k group_dro -x'"
 
@@ -25,6 +25,9 @@ demo: $(VENV)/.stamp-plot ## digits with a colour shortcut: group table before a
 
 test: $(VENV)/.stamp-test ## install everything the tests need and run the whole suite
 	@$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadscope $(ARGS)
+
+test-kernels: $(VENV)/.stamp-test ## the suite as other processors compute, and on other data: an hour and more
+	@$(BIN)/python tests/kernels.py -n logical --maxprocesses 8 --dist loadscope $(ARGS)
 
 lint: $(VENV)/.stamp-lint ## ruff, format check, and mypy on the typed parts
 	@$(BIN)/python -m ruff check .

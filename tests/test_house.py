@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.resources
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -131,7 +132,7 @@ def test_make_help_names_every_target():
     targets = re.search(r"^\.PHONY: (.+)$", _read("Makefile"), flags=re.MULTILINE).group(1)
     result = _make(folder=ROOT)
     assert result.returncode == 0
-    assert {"demo", "test", "lint", "clean"} <= set(targets.split())
+    assert {"demo", "test", "test-kernels", "lint", "clean"} <= set(targets.split())
     assert all(f"make {target} " in result.stdout for target in targets.split())
 
 
@@ -163,6 +164,32 @@ def test_make_test_installs_once_and_passes_arguments_on(fake_house):
         f"{PYTEST} -k one",
         f"{PYTEST} -k one",
     ]
+
+
+@needs_make
+def test_make_test_kernels_runs_the_script_with_the_arguments(fake_house):
+    result = _make("test-kernels", "PYTHON=./outer", "ARGS=--only seed-1 -x", folder=fake_house)
+    assert result.returncode == 0
+    workers = PYTEST.removeprefix("-m pytest ")
+    calls = (fake_house / "calls").read_text().splitlines()
+    assert calls[-1] == f"tests/kernels.py {workers} --only seed-1 -x"
+
+
+def test_kernels_skips_what_the_processor_lacks_and_counts_failures(tmp_path, capsys, monkeypatch):
+    kernels = runpy.run_path(str(ROOT / "tests/kernels.py"))
+    assert kernels["lacks"]("AVX512", "AVX2") == "this processor lacks AVX512"
+    assert kernels["lacks"]("AVX2", "AVX512") == kernels["lacks"]("", "DEFAULT") == ""
+    (tmp_path / "test_seed.py").write_text(
+        "import os\n\ndef test_seed():\n    assert os.environ['SKSPURIOUS_TEST_SEED'] == '1'\n"
+    )
+    arguments = ["kernels.py", "--only", "seed-1,seed-2", "-c", os.devnull, str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert kernels["main"]() == 1
+    passed, failed, name = capsys.readouterr().out.strip().splitlines()
+    assert passed.split()[:4] == ["passed", "seed-1", "1", "passed;"]
+    assert failed.split()[:4] == ["FAILED", "seed-2", "1", "failed;"]
+    assert name.strip().startswith("FAILED")
+    assert "test_seed" in name
 
 
 @needs_make
