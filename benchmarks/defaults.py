@@ -32,15 +32,15 @@ from torch import nn
 from skspurious import (
     BalancedRetrainer,
     ERMClassifier,
+    GEORGEClassifier,
     GroupDROClassifier,
     JTTClassifier,
     LastLayerRetrainer,
     NSFClassifier,
     PrunedRetrainer,
     PruSCNetwork,
+    SPAREClassifier,
     group_report,
-    make_george,
-    make_spare,
 )
 from skspurious.data import make_sample_group
 
@@ -50,8 +50,8 @@ METHODS = {
     "GroupDRO": (GroupDROClassifier, True),
     "BalancedRetrainer": (BalancedRetrainer, True),
     "LastLayerRetrainer (DFR)": (LastLayerRetrainer, True),
-    "make_spare": (make_spare, False),
-    "make_george": (make_george, False),
+    "SPAREClassifier": (SPAREClassifier, False),
+    "GEORGEClassifier": (GEORGEClassifier, False),
     "JTT": (JTTClassifier, False),
     "NSF": (NSFClassifier, False),
     "PruSC": (PruSCNetwork, False),
@@ -59,10 +59,10 @@ METHODS = {
 }
 # Choices that a method's default leaves open; run where they are named.
 VARIANTS = {
-    "make_spare, warm start": (partial(make_spare, warm_start=True), False),
-    "make_spare, sixth epoch": (partial(make_spare, init_epochs=6), False),
-    "make_spare, epoch by silhouette": (
-        partial(make_spare, init_epochs=6, epoch_selector="silhouette"),
+    "SPAREClassifier, warm start": (partial(SPAREClassifier, warm_start=True), False),
+    "SPAREClassifier, sixth epoch": (partial(SPAREClassifier, init_epochs=6), False),
+    "SPAREClassifier, epoch by silhouette": (
+        partial(SPAREClassifier, init_epochs=6, epoch_selector="silhouette"),
         False,
     ),
 }

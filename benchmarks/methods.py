@@ -46,17 +46,17 @@ from torchvision.transforms import v2
 from skspurious import (
     BalancedRetrainer,
     ERMClassifier,
+    GEORGEClassifier,
     GroupDROClassifier,
     JTTClassifier,
     LastLayerRetrainer,
     NSFClassifier,
     PrunedRetrainer,
     PruSCNetwork,
+    SPAREClassifier,
     SpuriousGroupInferrer,
     TorchFeatureExtractor,
     group_report,
-    make_george,
-    make_spare,
 )
 from skspurious.datasets import fetch_spuco_mnist, make_spurious_images
 from skspurious.networks import LeNet
@@ -107,8 +107,8 @@ JTT = {"images": (2, 20), "digits": (4, 100)}
 SUBSAMPLED = {"images": 16, "digits": 16}  # times fewer samples, hence more epochs
 PRUNED = {"images": 12, "digits": 10}
 NSF = {
-    "images": {"n_transform_steps": 300, "nsf_lr": 0.01},
-    "digits": {"n_transform_steps": 10, "n_head_steps": 2000},
+    "images": {"transform_steps": 300, "nsf_lr": 0.01},
+    "digits": {"transform_steps": 10, "head_steps": 2000},
 }
 
 
@@ -155,9 +155,7 @@ class Setting:
             "prune_fraction": 0.95,
             "monitor": "auto",
         }
-        self.george = {}
-        if name == "digits":
-            self.george = {"init_params": self.early, "init_epochs": self.early["max_epochs"]}
+        self.george = {"first_stage": self.early_stage()} if name == "digits" else {}
         self.jtt_epochs, self.up_weight = JTT[name]
         self.trained = {**self.recipe, **LONGER[name]}
         self.trained_epochs = self.trained["max_epochs"]
@@ -174,6 +172,10 @@ class Setting:
             k: v for k, v in self.recipe.items() if k not in ("train_transform", "lr_schedule")
         }
         return ERMClassifier(**{**plain, **self.early})
+
+    def early_stage(self):
+        """The same for a method that has it inside, and seeds it."""
+        return self.first().set_params(random_state=None)
 
     def longer(self, times):
         """The recipe with more epochs, for methods that train on fewer samples."""
@@ -206,15 +208,15 @@ METHODS = {
         lambda s: LastLayerRetrainer(**s.trained),
         lambda s: s.trained_epochs,
     ),
-    "make_spare": (
+    "SPAREClassifier": (
         "none",
-        lambda s: make_spare(init_params=s.early, init_epochs=s.early["max_epochs"], **s.recipe),
+        lambda s: SPAREClassifier(first_stage=s.early_stage(), **s.recipe),
         lambda s: s.epochs + s.early["max_epochs"],
     ),
-    "make_george": (
+    "GEORGEClassifier": (
         "none",
-        lambda s: make_george(**s.george, **s.recipe),
-        lambda s: s.epochs + s.george.get("init_epochs", s.epochs),
+        lambda s: GEORGEClassifier(**s.george, **s.recipe),
+        lambda s: s.epochs + (s.early["max_epochs"] if s.george else s.epochs),
     ),
     "GroupDRO, inferred groups": (
         "none",
@@ -230,8 +232,7 @@ METHODS = {
         "validation",
         lambda s: JTTClassifier(
             **s.recipe,
-            init_epochs=s.jtt_epochs,
-            init_params={k: v for k, v in s.early.items() if k != "max_epochs"},
+            first_stage=s.early_stage().set_params(max_epochs=s.jtt_epochs),
             up_weight=s.up_weight,
         ),
         lambda s: s.epochs + s.jtt_epochs,
@@ -243,17 +244,17 @@ METHODS = {
     ),
     "NSF, no elimination": (
         "none",
-        lambda s: NSFClassifier(**{**s.nsf, "n_transform_steps": 0}),
+        lambda s: NSFClassifier(**{**s.nsf, "transform_steps": 0}),
         lambda s: s.trained_epochs,
     ),
     "NSF, fine-tuned": (
         "none",
-        lambda s: NSFClassifier(**s.fine_tuned, alignment=0.1),
+        lambda s: NSFClassifier(**s.fine_tuned, alignment_weight=0.1),
         lambda s: s.trained_epochs + s.epochs,
     ),
     "NSF, fine-tuned without alignment": (
         "none",
-        lambda s: NSFClassifier(**s.fine_tuned, alignment=0.0),
+        lambda s: NSFClassifier(**s.fine_tuned, alignment_weight=0.0),
         lambda s: s.trained_epochs + s.epochs,
     ),
     "PruSC": ("none", lambda s: PruSCNetwork(**s.trained), lambda s: s.trained_epochs),
@@ -270,9 +271,9 @@ def run(data_name, method, seed, data):
     labels, make, passes = METHODS[method]
     setting = Setting(data_name, seed)
     train, val, test = (data[split] for split in ("train", "val", "test"))
-    options = {"eval_set": (val.data, val.target)}
+    options = {"X_val": val.data, "y_val": val.target}
     if labels != "none":
-        options["eval_set"] += (val.sample_group,)
+        options["sample_group_val"] = val.sample_group
     if labels == "train":
         options["sample_group"] = train.sample_group
     estimator = make(setting)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from skspurious import ERMClassifier, group_report, make_spare
+from skspurious import ERMClassifier, SPAREClassifier, group_report
 from skspurious.datasets import fetch_spuco_mnist
 from skspurious.networks import LeNet
 from skspurious.transforms import RandomWarp
@@ -33,10 +33,10 @@ def plain(seed):
 
 def spare(seed):
     """Early outputs, groups, retraining on balanced groups with geometric augmentation."""
-    return make_spare(
+    return SPAREClassifier(
         LeNet,
         module_params={"padding": 2},
-        init_params={"lr": 0.01, "weight_decay": 5e-4, "batch_size": 128},
+        first_stage=ERMClassifier(lr=0.01, weight_decay=5e-4, batch_size=128, max_epochs=1),
         lr=0.05,
         lr_schedule="cosine",
         weight_decay=1e-2,
@@ -67,7 +67,7 @@ def main():
             started = time.perf_counter()
             classifier = make(seed)
             if name == "SPARE":
-                classifier.fit(train.data, train.target, eval_set=(val.data, val.target))
+                classifier.fit(train.data, train.target, X_val=val.data, y_val=val.target)
             else:
                 classifier.fit(train.data, train.target)
             seconds = time.perf_counter() - started

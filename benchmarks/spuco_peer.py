@@ -54,6 +54,7 @@ from torch.nn import functional as F
 from skspurious import ERMClassifier, GroupDROClassifier, SpuriousGroupInferrer, group_report
 from skspurious._engine._samplers import UniformSampler
 from skspurious.datasets import fetch_spuco_mnist
+from skspurious.group_inference import SpareGroups
 
 SGD = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-2}
 STRENGTH, MAX_CLUSTERS, EVALUATION_BATCH = 0.995, 5, 256
@@ -205,7 +206,7 @@ def measure_groups(args, train, network):
 
     def ours():
         inferrer = SpuriousGroupInferrer(
-            method="spare", max_clusters=MAX_CLUSTERS, random_state=args.seed
+            SpareGroups(max_clusters=MAX_CLUSTERS), random_state=args.seed
         )
         return inferrer.fit(proba, train.target).labels_
 
@@ -261,7 +262,11 @@ def measure_group_dro(args, train, dataset, valid, network, batch_size):
 
     grouped = GroupLabeledDatasetWrapper(dataset, dataset.group_partition)
     valid_dataset = make_peer_dataset(valid)
-    eval_set = (valid.data, valid.target, valid.sample_group)
+    validation = {
+        "X_val": valid.data,
+        "y_val": valid.target,
+        "sample_group_val": valid.sample_group,
+    }
 
     def theirs(validates):
         model = copy.deepcopy(network)
@@ -282,7 +287,7 @@ def measure_group_dro(args, train, dataset, valid, network, batch_size):
             train.data,
             train.target,
             sample_group=train.sample_group,
-            eval_set=eval_set if validates else None,
+            **(validation if validates else {}),
         )
 
     rows = []

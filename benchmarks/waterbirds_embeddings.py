@@ -57,9 +57,9 @@ DFR_GRID = [{"penalty": "l1"}, {"penalty": "l2", "Cs": L2_GRID}]
 
 
 NSF_GRID = {
-    "n_transform_steps": [10, 100, 300],
-    "n_head_steps": [100, 500],
-    "balance": ["group", "group_class"],
+    "transform_steps": [10, 100, 300],
+    "head_steps": [100, 500],
+    "class_balanced": [False, True],
 }
 
 
@@ -126,17 +126,21 @@ def fit_inferred(make, **inferrer_params):
     return fit
 
 
+def of_validation(valid):
+    """Arguments of ``fit``."""
+    return {"X_val": valid.Z, "y_val": valid.y, "sample_group_val": valid.group}
+
+
 def fit_dfr(train, valid, seed, **settings):
     """The head on the validation samples; it chooses C on halves of them."""
     clf = LastLayerRetrainer(n_tuning_splits=20, random_state=seed, device="cpu", **settings)
-    return clf.fit(train.Z, train.y, eval_set=(valid.Z, valid.y, valid.group))
+    return clf.fit(train.Z, train.y, **of_validation(valid))
 
 
 def fit_dfr_train(train, valid, seed, **settings):
     """The head on the training samples; C by the validation samples."""
     clf = LastLayerRetrainer(retrain_on="train", random_state=seed, device="cpu", **settings)
-    eval_set = (valid.Z, valid.y, valid.group)
-    return clf.fit(train.Z, train.y, sample_group=train.group, eval_set=eval_set)
+    return clf.fit(train.Z, train.y, sample_group=train.group, **of_validation(valid))
 
 
 def fit_dfr_inferred(train, valid, seed, **settings):
@@ -153,7 +157,7 @@ def fit_nsf(identify_on):
 
     def fit(train, valid, seed, **settings):
         clf = NSFClassifier(identify_on=identify_on, random_state=seed, device="cpu", **settings)
-        return clf.fit(train.Z, train.y, eval_set=(valid.Z, valid.y))
+        return clf.fit(train.Z, train.y, X_val=valid.Z, y_val=valid.y)
 
     return fit
 
@@ -167,8 +171,12 @@ def balanced(**params):
 
 def jtt(**params):
     def make(**settings):
-        init = {"weight_decay": settings.pop("init_weight_decay")}
-        return JTTClassifier(init_params=init, **params, **settings)
+        first = ERMClassifier(
+            weight_decay=settings.pop("init_weight_decay"),
+            max_epochs=settings.pop("init_epochs"),
+            **SHARED,
+        )
+        return JTTClassifier(first_stage=first, **params, **settings)
 
     return make
 
@@ -221,11 +229,11 @@ METHODS = [
         "",
     ),
     ("NSF on training", fit_nsf("train"), NSF_GRID, ["class"], ""),
-    ("NSF on validation", fit_nsf("eval_set"), NSF_GRID, ["class"], ""),
+    ("NSF on validation", fit_nsf("validation"), NSF_GRID, ["class"], ""),
     (
         "NSF on validation, no elimination",
-        fit_nsf("eval_set"),
-        {**NSF_GRID, "n_transform_steps": [0]},
+        fit_nsf("validation"),
+        {**NSF_GRID, "transform_steps": [0]},
         ["class"],
         "",
     ),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skspurious import ERMClassifier, group_report, make_spare
+from skspurious import ERMClassifier, SPAREClassifier, group_report
 from skspurious._version import __version__
 from skspurious.datasets import load_spurious_digits
 from skspurious.inspection import (
@@ -107,8 +107,8 @@ def _demo(*, output, seed, quick):
     report_before = _report(before, train, test)
     print(f"\nBefore: accuracy of each group of the test set\n\n{report_before}\n")
 
-    print("Groups from early outputs, then balanced retraining (make_spare) ...", flush=True)
-    after = make_spare(init_epochs=1 if quick else 3, **settings)
+    print("Groups from early outputs, then balanced retraining (SPAREClassifier) ...", flush=True)
+    after = SPAREClassifier(init_epochs=1 if quick else 3, **settings)
     after.fit(train.data, train.target)
     report_after = _report(after, train, test)
     print(f"\nAfter: no group label was used in training or selection\n\n{report_after}\n")

@@ -2,8 +2,9 @@
 Does a new head on frozen embeddings help the worst group?
 ==========================================================
 
-The backbone is trained and stays as it is. A Pipeline takes its embeddings, finds the groups in
-them, and trains a linear head on the worst one. No group label is used, and it takes seconds.
+The backbone is trained and stays as it is. A Pipeline takes its embeddings, finds groups in them,
+and trains a linear head that minimises the loss of the worst group. No group label is used, and it
+takes seconds.
 """
 
 # %%

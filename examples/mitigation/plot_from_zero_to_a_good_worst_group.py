@@ -15,7 +15,7 @@ import sys
 import torch
 from torchvision.transforms import v2
 
-from skspurious import ERMClassifier, group_report, make_spare
+from skspurious import ERMClassifier, SPAREClassifier, group_report
 from skspurious.datasets import fetch_spuco_mnist
 from skspurious.networks import LeNet
 from skspurious.transforms import RandomWarp
@@ -48,10 +48,10 @@ print(report(erm.fit(train.data, train.target)))
 # so each is warped anew. The warp changes geometry alone and knows nothing of colours. Kept is
 # the epoch whose worst inferred group is best on validation images, which have class labels only.
 normalize = v2.Normalize([0.5] * 3, [0.25] * 3)
-spare = make_spare(
+spare = SPAREClassifier(
     LeNet,
     module_params={"padding": 2},
-    init_params={"lr": 0.01, "weight_decay": 5e-4, "batch_size": 128},
+    first_stage=ERMClassifier(lr=0.01, weight_decay=5e-4, batch_size=128, max_epochs=1),
     lr=0.05,
     lr_schedule="cosine",
     weight_decay=1e-2,
@@ -61,7 +61,7 @@ spare = make_spare(
     eval_transform=v2.Compose([v2.ToDtype(torch.float32, scale=True), normalize]),
     random_state=0,
 )
-spare.fit(train.data, train.target, eval_set=(val.data, val.target))
+spare.fit(train.data, train.target, X_val=val.data, y_val=val.target)
 print("groups found in each class:", spare.group_inferrer_[-1].n_clusters_.tolist())
 print(report(spare))
 

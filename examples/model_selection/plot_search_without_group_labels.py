@@ -2,7 +2,7 @@
 Can the best worst group be searched for without group labels?
 ==============================================================
 
-Photographs of digits, on backgrounds whose colour nearly always tells the class. No one has
+Scans of handwritten digits, on backgrounds whose colour nearly always tells the class. No one has
 labelled the colours. Groups are inferred early in training, and both the training and the search
 use nothing else.
 """
@@ -11,7 +11,7 @@ use nothing else.
 # The data: 0-4 against 5-9, on two colours; in the test set every colour is equally frequent.
 from sklearn.model_selection import GridSearchCV
 
-from skspurious import ERMClassifier, group_report, make_spare, worst_group_scorer
+from skspurious import ERMClassifier, SPAREClassifier, group_report, worst_group_scorer
 from skspurious.datasets import load_spurious_digits
 from skspurious.networks import LeNet
 
@@ -32,7 +32,7 @@ print("worst group of plain training:", before.accuracy.min())
 # %%
 # The search. Each candidate infers the groups of its own training folds, balances them, and is
 # scored by the worst inferred group of the fold left out.
-spare = make_spare(**network, init_epochs=3, max_epochs=20, random_state=0)
+spare = SPAREClassifier(**network, init_epochs=3, max_epochs=20, random_state=0)
 search = GridSearchCV(
     spare,
     {"lr": [0.01, 0.03]},

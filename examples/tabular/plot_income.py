@@ -17,7 +17,6 @@ from pathlib import Path
 import pandas as pd
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import nn
 
@@ -28,7 +27,7 @@ from skspurious import (
     group_report,
     worst_group_scorer,
 )
-from skspurious.preprocessing import GroupedTransformer
+from skspurious.pipeline import make_pipeline
 
 path = Path(os.environ.get("SKSPURIOUS_DATA", "."), "tabular", "adult.csv.gz")
 if not path.is_file():
@@ -46,7 +45,7 @@ print(pd.crosstab(table.income[~test], table.sex[~test]))
 
 # %%
 # Numbers are scaled and categories encoded; a small network follows. Everything is one Pipeline.
-# ``GroupedTransformer`` lets the groups through: a transformer of scikit-learn would drop them.
+# This Pipeline lets the groups through: in scikit-learn's the first step would drop them.
 def make_model(classifier):
     columns = make_column_transformer(
         (StandardScaler(), make_column_selector(dtype_include="number")),
@@ -55,7 +54,7 @@ def make_model(classifier):
             make_column_selector(dtype_exclude="number"),
         ),
     )
-    return make_pipeline(GroupedTransformer(columns), classifier)
+    return make_pipeline(columns, classifier)
 
 
 def network():

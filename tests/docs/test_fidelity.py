@@ -71,7 +71,7 @@ def test_presets_are_those_of_the_page(name):
     if name == "SpuriousSamplePruner":
         assert name not in PRESETS  # PrunedRetrainer has them
         return
-    presets = made.preset.args[1] if name.startswith("make_") else made._presets
+    presets = made._presets
     assert sorted(presets) == sorted(PRESETS.get(name, []))
     for preset, params in presets.items():
         estimator = made.preset(preset, module=params.get("module", "resnet18"), random_state=3)
@@ -80,7 +80,9 @@ def test_presets_are_those_of_the_page(name):
         estimator._validate_params()
         values = clone(estimator).get_params()
         for key, value in params.items():
-            if not name.startswith("make_"):
+            if isinstance(value, BaseEstimator):
+                assert repr(values[key]) == repr(value)
+            else:
                 assert values[key] == value
 
 
@@ -94,10 +96,10 @@ def test_presets_by_hand():
     dfr = skspurious.LastLayerRetrainer.preset("waterbirds")
     assert (dfr.lr, dfr.weight_decay, dfr.batch_size, dfr.max_epochs) == (1e-3, 1e-3, 32, 100)
     nsf = skspurious.NSFClassifier.preset("celeba")
-    assert (nsf.n_transform_steps, nsf.n_head_steps, nsf.identify_on) == (350, 110, "eval_set")
-    spare = skspurious.make_spare.preset("waterbirds")
+    assert (nsf.transform_steps, nsf.head_steps, nsf.identify_on) == (350, 110, "validation")
+    spare = skspurious.SPAREClassifier.preset("waterbirds")
     assert (spare.lr, spare.weight_decay, spare.max_epochs) == (1e-4, 0.1, 300)
-    first = spare.group_inferrer[0].module
+    first = spare.first_stage
     assert (first.lr, first.weight_decay, first.max_epochs) == (1e-3, 1e-4, 1)
 
 
@@ -109,9 +111,9 @@ def test_a_preset_says_what_is_wrong():
 
 
 def test_presets_do_not_share_what_they_hold():
-    first = skspurious.make_spare.preset("waterbirds")
-    first.group_inferrer[0].module.lr = 7.0
-    assert skspurious.make_spare.preset("waterbirds").group_inferrer[0].module.lr == 1e-3
+    first = skspurious.SPAREClassifier.preset("waterbirds")
+    first.first_stage.lr = 7.0
+    assert skspurious.SPAREClassifier.preset("waterbirds").first_stage.lr == 1e-3
 
 
 def test_the_readme_has_every_method():
