@@ -50,7 +50,7 @@ def fit_balanced_logistic(
     intercept[present] = 0.0
     if len(present) < 2:
         return coef, intercept
-    mean, std = _mean_and_std(X)
+    mean, std = _mean_and_std(X)  # as StandardScaler, in pieces and of the rows' own type
     std[std <= 1e-12 * np.abs(mean)] = 1.0
     rows = np.empty_like(X)
     for part in row_chunks(*X.shape):

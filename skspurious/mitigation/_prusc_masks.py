@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
 from skspurious._engine._masks import add_masks, one_draw
@@ -188,6 +189,7 @@ def warn_about_masks(masks, estimator):
 
 def class_weight(y, n_classes):
     """Weights that make classes equally heavy; exactly 1 where they are equally frequent."""
-    count = np.bincount(y, minlength=n_classes)
-    n_present = np.count_nonzero(count)
-    return len(y) / (n_present * np.maximum(count, 1))
+    present = np.unique(y)
+    weight = np.ones(n_classes)
+    weight[present] = compute_class_weight("balanced", classes=present, y=y)
+    return weight
