@@ -30,6 +30,7 @@ ALLOWED = {
     "_prediction": [*ENGINE, "_training"],
     "base": [*TRAINING, "metrics"],  # score is the worst-group accuracy
     "datasets": [*BELOW, "data"],
+    "views": [*BELOW, "data"],
     "pipeline": [*BELOW, "data"],
     "persistence": [*ENGINE, "base", "_version"],
     "embedding": [*TRAINING, "base"],

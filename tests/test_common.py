@@ -5,8 +5,9 @@ import inspect
 import pkgutil
 
 import pytest
-from registry import ENTRIES, by_name, ignored_warnings
+from registry import ENTRIES, VIEWS, by_name, ignored_warnings
 from sklearn.base import BaseEstimator
+from sklearn.utils import estimator_checks as checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skspurious
@@ -43,10 +44,29 @@ def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
+# Those of scikit-learn's checks that give no X: it would be a table, which is no picture or text.
+WITHOUT_X = [
+    checks.check_estimator_cloneable,
+    checks.check_estimator_repr,
+    checks.check_estimator_tags_renamed,
+    checks.check_get_params_invariance,
+    checks.check_mixin_order,
+    checks.check_no_attributes_set_in_init,
+    checks.check_set_params,
+    checks.check_valid_tag_types,
+]
+
+
+@pytest.mark.parametrize("entry", VIEWS, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("check", WITHOUT_X, ids=lambda check: check.__name__)
+def test_scikit_learn_checks_of_views(entry, check):
+    check(entry.name, entry())
+
+
 def test_every_public_estimator_is_in_the_registry():
     """From which every common suite draws."""
     bases = {"BaseTorchClassifier"}  # what others extend is no estimator of its own
-    assert public_estimators() - bases == {entry.name for entry in ENTRIES}
+    assert public_estimators() - bases == {entry.name for entry in ENTRIES + VIEWS}
 
 
 def test_every_estimator_of_the_top_level_is_public_in_its_family_too():

@@ -22,6 +22,7 @@ FAMILIES = [
     "skspurious.metrics",
     "skspurious.mitigation",
     "skspurious.model_selection",
+    "skspurious.views",
 ]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from skspurious.data._samples import DatasetSamples, ImagePaths, TensorSamples, as_samples
+from skspurious.data._samples import DatasetSamples, TensorSamples, as_samples
 
 _CHANNELS = (1, 3, 4)  # of pictures
 # Resampling overshoots a little; standardised pictures go far beyond this.
@@ -73,7 +73,7 @@ class InputDescription:
             if samples.are_image_files and self.scale == "own":
                 raise ValueError(self._unknown_scale(name, "image files, of values 0 to 255"))
             if bytes_matter and self._has_floats and samples.are_image_files:
-                files = ImagePaths(samples.dataset.paths, _scale_bytes)
+                files = samples.dataset.with_transform(_scale_bytes)
                 return DatasetSamples(files, samples.index, are_image_files=True)
             return samples
         tensor = samples.tensor

@@ -6,7 +6,7 @@ import torch
 from sklearn.utils import check_consistent_length
 
 from skspurious.data._groups import as_group_array, encode_groups
-from skspurious.data._samples import DatasetSamples, TensorSamples, n_rows
+from skspurious.data._samples import DatasetSamples, TensorSamples, ViewedPaths, n_rows
 
 
 class GroupedData:
@@ -112,7 +112,7 @@ def unpack_groups(X, sample_group=None):
 
 def take_rows(data, index):
     """Rows of any kind of X by an array of integers, as the same kind of X."""
-    if isinstance(data, TensorSamples | DatasetSamples):
+    if isinstance(data, TensorSamples | DatasetSamples | ViewedPaths):
         return data.take(index)
     if hasattr(data, "iloc"):
         return data.iloc[index]

@@ -85,7 +85,9 @@ class DatasetSamples(Dataset):
         """What tells these samples from others without reading them: their paths or texts."""
         content = getattr(self.dataset, "paths", self.dataset)
         is_text = isinstance(content, list) and all(isinstance(c, str) for c in content)
-        return type(self.dataset).__qualname__, self.index, content if is_text else None
+        views = [repr(view) for view in getattr(self.dataset, "views", ())]
+        kind = "/".join([type(self.dataset).__qualname__, *views])
+        return kind, self.index, content if is_text else None
 
     def collate(self, samples):
         """One batch of a list of samples.
@@ -128,6 +130,8 @@ class ImagePaths(Dataset):
         Acts on one image, for instance ``torchvision.transforms.v2.Resize((224, 224))``.
     """
 
+    views = ()
+
     def __init__(self, paths, transform=None):
         self.paths = [str(p) for p in paths]
         self.transform = transform
@@ -146,7 +150,38 @@ class ImagePaths(Dataset):
             )
         with Image.open(self.paths[i]) as file:
             image = pil_to_tensor(file.convert("RGB"))
+        for view in self.views:
+            image = view.apply(image)
         return image if self.transform is None else self.transform(image)
+
+    def with_transform(self, transform):
+        """The same files, with another transform after the views."""
+        return ViewedPaths(self.paths, self.views, transform)
+
+
+class ViewedPaths(ImagePaths):
+    """Image files of which views are read: a picture is read, and then changed.
+
+    What a view of paths gives. An estimator treats it as it treats paths: what it would do to
+    every picture that it reads comes after the views.
+
+    Parameters
+    ----------
+    paths : sequence of str or Path
+        Files that Pillow can read.
+    views : sequence of views
+        Their method ``apply`` is called one after the other, with one picture.
+    transform : callable, default=None
+        Acts on one image, after the views.
+    """
+
+    def __init__(self, paths, views, transform=None):
+        super().__init__(paths, transform)
+        self.views = tuple(views)
+
+    def take(self, index):
+        """The files of an index array; nothing is read yet."""
+        return ViewedPaths([self.paths[i] for i in index], self.views, self.transform)
 
 
 def as_samples(X, *, collate_fn=None, image_transform=None):
@@ -197,6 +232,8 @@ def as_samples(X, *, collate_fn=None, image_transform=None):
         if collate_fn is not None:
             return DatasetSamples(X, collate_fn=collate_fn)
         return DatasetSamples(ImagePaths(X, image_transform), are_image_files=True)
+    if isinstance(X, ViewedPaths):
+        return DatasetSamples(X.with_transform(image_transform), are_image_files=True)
     return DatasetSamples(X, collate_fn=collate_fn)
 
 

@@ -1,9 +1,8 @@
 """TorchFeatureExtractor: embeddings, logits, probabilities or hardness, batch by batch."""
 
-import copy
 import os
 import tempfile
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +13,17 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skspurious._engine._batches import LabelledSamples, iterate_batches
-from skspurious._engine._callbacks import Callback
 from skspurious._engine._modules import forward, last_linear, layer_output
 from skspurious._engine._runtime import Runtime
 from skspurious._preparation import read_training_input
 from skspurious._training import transforms_of
 from skspurious.base import BaseTorchClassifier
 from skspurious.data import GroupedData, unpack_groups
-from skspurious.data._sources import last_step
+from skspurious.embedding._cross_fit import check_cross_fit, cross_fitted_outputs
+from skspurious.embedding._epochs import EpochScores, check_has_epochs
 from skspurious.embedding._frozen import FrozenNetwork
 from skspurious.utils._parameters import ModuleParametersMixin, refuses_unknown, shallow_copy
+from skspurious.utils._random import draw_seed, seed_nested
 from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
 
 
@@ -34,6 +34,9 @@ class _Extractor(
 
     def transform(self, X):
         return self._extract(X)
+
+    def fit_transform(self, X, y=None):
+        return cross_fitted_outputs(self, X, y, self._fold_seed)
 
 
 class _GroupCarrier:
@@ -73,8 +76,16 @@ class _GroupCarrier:
         Returns
         -------
         Z : ndarray of shape (n_samples, n_features_out), or GroupedData of it
+            With `cross_fit` out of fold.
         """
-        return self.fit(X, y).transform(X)
+        self.fit(X, y)
+        if self.cross_fit is None:
+            return self.transform(X)
+        data, sample_group, inferrer = unpack_groups(X)
+        Z = super().fit_transform(data, y)
+        if not isinstance(X, GroupedData):
+            return Z
+        return GroupedData(Z, sample_group, group_inferrer=inferrer)
 
 
 class TorchFeatureExtractor(_GroupCarrier, _Extractor):
@@ -128,8 +139,13 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         classes, in which a class that stays whole counts 0). A callable
         ``(extractor, X, y) -> float`` is called after each epoch, and the epoch with the highest
         value is kept; of equal ones the first.
+    cross_fit : int, default=None
+        Number of folds, stratified by class, for an unfitted classifier: ``fit_transform`` then
+        gives each sample the output ("logits" or "proba") of a network that was trained on the
+        other folds, and ``transform`` that of one trained on all samples.
     random_state : int, RandomState instance or None, default=None
-        Seed of a network without weights.
+        Seed of a network without weights; with `cross_fit` of the folds, and of classifiers
+        without a ``random_state``.
 
     Attributes
     ----------
@@ -150,6 +166,12 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
     -----
     One forward pass over the data, without gradients, in evaluation mode. Groups that ``X``
     carries (``GroupedData``) go on to the next step, but never into the network.
+
+    With `cross_fit`, ``fit_transform(X, y)`` is not ``fit(X, y).transform(X)``, as with
+    scikit-learn's ``TargetEncoder``: a network has fitted its own rows, and would tell an
+    inferrer the label and not what it sees. That is so for training rows that ``transform`` meets
+    again. It takes about `cross_fit` times as long as one training; the networks of the folds are
+    not kept.
 
     For more than two classes hardness is not defined; the margin of the logits takes its place,
     ``TorchFeatureExtractor(output="logits")`` before a ``SpuriousGroupInferrer`` with
@@ -186,6 +208,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         "precision": [StrOptions({"float32", "bf16", "fp16"})],
         "num_workers": [Interval(Integral, 0, None, closed="left")],
         "epoch_selector": [None, BaseEstimator, callable],
+        "cross_fit": [None, Interval(Integral, 2, None, closed="left")],
         "random_state": ["random_state"],
     }
 
@@ -206,6 +229,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         precision="float32",
         num_workers=0,
         epoch_selector=None,
+        cross_fit=None,
         random_state=None,
     ):
         self.module = module
@@ -221,6 +245,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         self.precision = precision
         self.num_workers = num_workers
         self.epoch_selector = epoch_selector
+        self.cross_fit = cross_fit
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -244,8 +269,8 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
             If ``module`` holds no torch network, or ``epoch_selector`` is an estimator that
             finds no clusters.
         ValueError
-            If ``epoch_selector`` has no epochs to choose from, or its score is not a finite
-            number.
+            If ``epoch_selector`` has no epochs to choose from, its score is not a finite number,
+            or ``cross_fit`` does not go with the other parameters.
         """
         fitted = shallow_copy(self)._fit(unpack_groups(X)[0], y)
         self.__dict__ = vars(fitted)  # all at once: a fit that fails changes nothing
@@ -259,15 +284,21 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
                 f"module is a {type(source).__name__}, which holds no torch network. Pass "
                 "a torchvision name, an nn.Module, or a classifier of this package."
             )
+        is_trained = isinstance(source, BaseTorchClassifier) and not is_frozen
+        if self.cross_fit is not None:
+            check_cross_fit(self, is_trained)
+            self._fold_seed = draw_seed(self.random_state)
         self.epoch_scores_ = None
         if self.epoch_selector is not None:
-            self._check_has_epochs(source, is_frozen)
+            check_has_epochs(source, is_trained)
         if is_frozen:
             check_is_fitted(source)
             self.estimator_ = source
             self._reader()._samples(X)  # raises where it does not fit
         elif isinstance(source, BaseTorchClassifier):
             self.estimator_ = clone(source)
+            if self.cross_fit is not None:
+                seed_nested(self.estimator_, self._fold_seed)
             if self.epoch_selector is None:
                 self.estimator_.fit(X, y)
             else:
@@ -297,27 +328,10 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         """The network, in evaluation mode."""
         return self.estimator_.module_
 
-    def _check_has_epochs(self, source, is_frozen):
-        if is_frozen or not isinstance(source, BaseTorchClassifier):
-            problem = "nothing is trained here: pass an unfitted classifier as module"
-        elif type(source)._train is not BaseTorchClassifier._train:
-            problem = (
-                f"{type(source).__name__} does not train in one plain run: use ERMClassifier or "
-                "BalancedRetrainer"
-            )
-        elif source.checkpoint_dir is not None:
-            problem = (
-                "scores of earlier epochs are not in a checkpoint: set the classifier's "
-                "checkpoint_dir to None"
-            )
-        else:
-            return
-        raise ValueError(f"epoch_selector chooses among the epochs of a training; {problem}.")
-
     def _fit_epochs(self, X, y):
         """Train the classifier, and keep the network of the epoch with the highest score."""
         callbacks = self.estimator_.callbacks
-        scores = _EpochScores(self, X, y)
+        scores = EpochScores(self, X, y)
         # What the classifier learns at the end of its fit, and a score after an epoch asks for.
         _, _, self.estimator_._description = read_training_input(self.estimator_, X, y)
         self.estimator_.set_params(callbacks=[*(callbacks or []), scores]).fit(X, y)
@@ -325,28 +339,6 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         self.estimator_.module_ = scores.best_module
         self.estimator_.best_epoch_ = int(np.argmax(scores.values)) + 1
         self.epoch_scores_ = np.array(scores.values)
-
-    def _score_epoch(self, X, y):
-        """The score of the network as it is."""
-        selector = self.epoch_selector
-        if callable(selector):
-            score = selector(self, X, y)
-        else:
-            Z = self._extract(X)
-            inferrer = last_step(clone(selector).fit(Z, y))
-            if not hasattr(inferrer, "silhouette_"):
-                raise TypeError(
-                    f"epoch_selector is a {type(inferrer).__name__}, which finds no clusters. Pass "
-                    "a SpuriousGroupInferrer or a function (extractor, X, y) -> float."
-                )
-            score = np.where(inferrer.n_clusters_ > 1, inferrer.silhouette_, 0.0).mean()
-            if isinstance(Z, np.memmap):
-                os.unlink(Z.filename)
-        if not isinstance(score, Real) or not np.isfinite(score):
-            raise ValueError(
-                f"epoch_selector={selector!r} gave {score!r}; it must give a finite number."
-            )
-        return float(score)
 
     def _reader(self):
         """What reads X: the classifier, with the transforms that are given here."""
@@ -422,18 +414,3 @@ def _hardness_direction(module):
             "outputs: use output='logits' and KMeansGroups(reduction='margin')."
         )
     return nn.functional.normalize(weight[1] - weight[0], dim=0)
-
-
-class _EpochScores(Callback):
-    """Scores the network after each epoch, and remembers the best."""
-
-    def __init__(self, extractor, X, y):
-        self.extractor, self.X, self.y = extractor, X, y
-        self.values, self.best_module = [], None
-
-    def on_epoch_end(self, *, module, row, **kwargs):
-        module = copy.deepcopy(module)  # the extractor may have another device
-        score = self.extractor._adopt(module, self.X)._score_epoch(self.X, self.y)
-        if not self.values or score > max(self.values):
-            self.best_module = module
-        self.values.append(score)

@@ -13,7 +13,12 @@ _ABSENT = -30.0  # logit of a class without samples: all but impossible
 
 
 def fit_balanced_logistic(
-    X: np.ndarray, y: np.ndarray, n_classes: int, *, C: float = 1e-3
+    X: np.ndarray,
+    y: np.ndarray,
+    n_classes: int,
+    *,
+    C: float = 1e-3,
+    strata: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logistic regression on standardised features in which every class counts the same.
 
@@ -28,6 +33,8 @@ def fit_balanced_logistic(
     C : float, default=1e-3
         Inverse strength of the L2 regularisation, as in scikit-learn: the penalty is
         ||w||² / 2, the losses are summed and multiplied by C.
+    strata : ndarray of shape (n_samples,), default=None
+        What counts the same in place of the classes, such as classes by sides.
 
     Returns
     -------
@@ -44,6 +51,7 @@ def fit_balanced_logistic(
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from sklearn.utils.class_weight import compute_sample_weight
 
     coef, intercept = np.zeros((X.shape[1], n_classes)), np.full(n_classes, _ABSENT)
     present = np.unique(y)
@@ -55,10 +63,12 @@ def fit_balanced_logistic(
     rows = np.empty_like(X)
     for part in row_chunks(*X.shape):
         rows[part] = (X[part] - mean) / std
-    model = LogisticRegression(C=C, class_weight="balanced", max_iter=1000)
+    class_weight = "balanced" if strata is None else None
+    weight = None if strata is None else compute_sample_weight("balanced", strata)
+    model = LogisticRegression(C=C, class_weight=class_weight, max_iter=1000)
     with warnings.catch_warnings():  # what 1000 iterations give will do
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(rows, y)
+        model.fit(rows, y, sample_weight=weight)
     if len(present) == 2:  # one column for the log odds
         coef[:, present[1]], intercept[present[1]] = model.coef_[0], model.intercept_[0]
     else:
@@ -88,7 +98,8 @@ def cross_fitted_logits(
     n_classes : int
         Number of classes.
     n_folds : int, default=5
-        Folds, stratified by class. Copies of a row are in one fold.
+        Folds, stratified by class. Copies of a row are in one fold, for they may be one sample;
+        of a row with ``2 * n_folds`` copies or more, as categories have them, they are dealt out.
     C : float, default=1e-3
         Inverse strength of the regularisation, see :func:`fit_balanced_logistic`.
     random_state : int, default=0
@@ -98,7 +109,7 @@ def cross_fitted_logits(
     -------
     logits : ndarray of shape (n_samples, n_classes), float64
         The order of the samples has no influence: folds are dealt to the distinct rows in an
-        order of their own.
+        order of their own. Copies that are dealt out have logits of their own.
 
     Examples
     --------
@@ -108,13 +119,7 @@ def cross_fitted_logits(
     >>> logits.argmax(axis=1) == y
     array([ True,  True,  True,  True,  True,  True, False])
     """
-    order = row_order(X)
-    _, count = distinct_rows(X, order)
-    row_id = np.repeat(np.arange(len(count)), count)
-    order = order[np.lexsort((y[order], row_id))]  # copies by class, whatever their order was
-    first = np.unique(row_id, return_index=True)[1]
-    strata = _by_appearance(y[order[first]])
-    fold = stratified_folds(strata, n_folds, np.random.default_rng(random_state))[row_id]
+    order, fold = cross_fit_folds(X, y, n_folds, random_state)
     logits = np.empty((len(X), n_classes))
     for k in np.unique(fold):
         rows, held_out = order[fold != k], order[fold == k]
@@ -122,6 +127,23 @@ def cross_fitted_logits(
         for part in row_chunks(len(held_out), X.shape[1]):
             logits[held_out[part]] = X[held_out[part]] @ coef + intercept
     return logits
+
+
+def cross_fit_folds(
+    X: np.ndarray, y: np.ndarray, n_folds: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows in an order of their own, and the fold of each: those of `cross_fitted_logits`."""
+    order = row_order(X)
+    _, count = distinct_rows(X, order)
+    row_id = np.repeat(np.arange(len(count)), count)
+    order = order[np.lexsort((y[order], row_id))]  # copies by class, whatever their order was
+    is_dealt = (count >= 2 * n_folds)[row_id]
+    is_new = np.diff(row_id, prepend=-1) > 0
+    row_id = np.cumsum(is_new | is_dealt) - 1
+    first = np.unique(row_id, return_index=True)[1]
+    strata = _by_appearance(y[order[first]])
+    fold = stratified_folds(strata, n_folds, np.random.default_rng(seed))[row_id]
+    return order, fold
 
 
 def _mean_and_std(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""JTT's idea: every class is split by whether a first model is right about a sample."""
+"""JTT's idea: every class is split by what a first model says of a sample it has not seen."""
 
 from numbers import Integral, Real
 
@@ -6,12 +6,16 @@ import numpy as np
 import torch
 from scipy.special import expit, softmax
 
-from skspurious.functional._cross_fit import cross_fitted_logits, fit_balanced_logistic
+from skspurious.functional._cross_fit import (
+    cross_fit_folds,
+    cross_fitted_logits,
+    fit_balanced_logistic,
+)
 from skspurious.functional._error_set import class_margins
 from skspurious.functional._rows import row_chunks
 from skspurious.group_inference._two_sided import TwoSidedMethod
 from skspurious.utils._parameters import extends
-from skspurious.utils._sklearn_compat import Interval
+from skspurious.utils._sklearn_compat import Interval, StrOptions
 
 
 @extends(TwoSidedMethod)
@@ -28,7 +32,17 @@ class ErrorGroups(TwoSidedMethod):
     ----------
     cross_fit : int, default=5
         Number of folds, stratified by class: every sample is judged by a model that was fitted
-        on the other folds. Copies of a row are in one fold.
+        on the other folds. Copies of a row are in one fold, for they may be one sample; of a row
+        with ``2 * cross_fit`` copies or more, as categories have them, they are dealt out.
+    by : {"error", "predicted_class"}, default="error"
+        "error" makes two groups of a class, right and wrong. "predicted_class" divides the wrong
+        samples by what they are taken for, which for two classes is the same; those of classes
+        with fewer than `min_group_size` are put together, or with the largest of the others.
+    probe : int, default=None
+        How many of the last columns represent the sample itself, and the others a view of it
+        without the object. What the view takes a sample for is then predicted from these columns,
+        out of fold, every class and side counting the same, and the prediction takes its place:
+        for a view that still holds some of the object. It takes about `cross_fit` times as long.
     C : float, default=1e-3
         Inverse strength of the model's L2 regularisation, as in scikit-learn.
     shared parameters
@@ -40,11 +54,18 @@ class ErrorGroups(TwoSidedMethod):
 
     Notes
     -----
-    Groups are numbered right before wrong. A training row that ``predict`` meets again keeps
-    the group that it got out of fold; all other rows are judged by a model of all training
-    rows. The folds depend on the values of all rows, and not on their order: with a row more or
-    less, samples fall into other folds. Unlike JTT's, errors are out of fold and those of a linear
-    model.
+    Groups are numbered right before wrong, and those by predicted class what was put together
+    first, then in the order of the classes. A training row that ``predict`` meets again keeps
+    the group that it got out of fold (one with many copies, that were dealt out, the side of
+    their mean margin, while ``margin_`` is each one's own); all other rows are judged by a model
+    of all training rows. The folds depend on the values of all rows, and not on their order: with
+    a row more or less, samples fall into other folds. Unlike JTT's, errors are out of fold and
+    those of a linear model.
+
+    Out of fold is this model alone. A network that was trained on the same rows in a step before
+    has to be cross-fitted too, by ``TorchFeatureExtractor(cross_fit=5)``; since that does not give
+    a training row the same output a second time, the row is then judged as a new one, by a
+    network that has fitted it, and is nearly always right: ``labels_`` has the groups of training.
 
     References
     ----------
@@ -63,34 +84,106 @@ class ErrorGroups(TwoSidedMethod):
     _parameter_constraints: dict = {
         **TwoSidedMethod._parameter_constraints,
         "cross_fit": [Interval(Integral, 2, None, closed="left")],
+        "by": [StrOptions({"error", "predicted_class"})],
+        "probe": [Interval(Integral, 1, None, closed="left"), None],
         "C": [Interval(Real, 0, None, closed="neither")],
     }
 
-    def __init__(self, *, cross_fit=5, C=1e-3, **shared):
+    def __init__(self, *, cross_fit=5, by="error", probe=None, C=1e-3, **shared):
         super().__init__(**shared)
         self.cross_fit = cross_fit
+        self.by = by
+        self.probe = probe
         self.C = C
 
     def find(self, X, code, context):
         """Learn the margins out of fold, and a model of all rows for new ones."""
         n_classes = len(context.classes)
-        logits = cross_fitted_logits(
-            X, code, n_classes, n_folds=self.cross_fit, C=self.C, random_state=context.seed
-        )
+        logits, self.coef_, self.intercept_ = self._judge(X, code, n_classes, context.seed)
         self.margin_ = margins_of(logits, code)
-        self.learn_sides(X, self.margin_ < 0.0, code, context)
+        predicted = _taken_for(logits, code)
+        self.part_ = self._parts(predicted, code, n_classes)
+        self.learn_sides(X, self.part_[code, predicted], code, context)
         self.dtype_ = X.dtype
-        self.coef_, self.intercept_ = fit_balanced_logistic(X, code, n_classes, C=self.C)
-        self.train_key_, first = np.unique(_row_keys(X, code), return_index=True)
+        self.train_key_, first, at, count = np.unique(
+            _row_keys(X, code), return_index=True, return_inverse=True, return_counts=True
+        )
         self.train_margin_ = self.margin_[first]
+        # Copies that were dealt out have margins that differ.
+        differs = np.unique(at[self.margin_ != self.train_margin_[at]])
+        self.train_margin_[differs] = (np.bincount(at, weights=self.margin_) / count)[differs]
+        self.train_class_ = _most_frequent(at, predicted)
+
+    def _judge(self, X, code, n_classes, seed):
+        """Out-of-fold logits, and coefficients and intercept of a model of all rows."""
+        if self.probe is None:
+            params = {"C": self.C, "n_folds": self.cross_fit, "random_state": seed}
+            logits = cross_fitted_logits(X, code, n_classes, **params)
+            return logits, *fit_balanced_logistic(X, code, n_classes, C=self.C)
+        if self.probe >= X.shape[1]:
+            raise ValueError(
+                f"probe={self.probe}, but X has {X.shape[1]} columns: the view needs some of them."
+            )
+        order, fold = cross_fit_folds(X, code, self.cross_fit, seed)
+        logits = np.empty((len(X), n_classes))
+        for k in np.unique(fold):
+            rows, held_out = order[fold != k], order[fold == k]
+            coef, intercept = self._fit_probe(X[rows], code[rows], n_classes, seed)
+            for part in row_chunks(len(held_out), X.shape[1]):
+                logits[held_out[part]] = X[held_out[part]] @ coef + intercept
+        return logits, *self._fit_probe(X, code, n_classes, seed)
+
+    def _fit_probe(self, X, code, n_classes, seed):
+        """A model of the last columns that predicts what the other ones take the rows for."""
+        view, clean = X[:, : -self.probe], X[:, -self.probe :]
+        params = {"C": self.C, "n_folds": self.cross_fit, "random_state": seed}
+        seen = _taken_for(cross_fitted_logits(view, code, n_classes, **params), code)
+        side = code * n_classes + seen
+        coef, intercept = fit_balanced_logistic(clean, seen, n_classes, C=self.C, strata=side)
+        return np.concatenate([np.zeros((view.shape[1], n_classes)), coef]), intercept
+
+    def _parts(self, predicted, code, n_classes):
+        """Part of every class and predicted class: 0 where it is the own one."""
+        part = 1 - np.eye(n_classes, dtype=np.int64)
+        if self.by == "error":
+            return part
+        size = np.zeros_like(part)
+        np.add.at(size, (code, predicted), 1)
+        for k in range(n_classes):
+            others = np.flatnonzero(part[k])  # part 1 has what is small, the others follow
+            large = others[size[k, others] >= self.min_group_size]
+            part[k, large] = 2 + large
+            small = others[part[k, others] == 1]
+            if len(large) and size[k, small].sum() < self.min_group_size:
+                part[k, small] = 2 + large[size[k, large].argmax()]
+        return part
+
+    def assign(self, X, k):
+        """0 for rows that are taken for what they are; for others what their class makes it."""
+        if self.by == "error" or not self.is_split_[k]:
+            return super().assign(X, k)
+        predicted = np.where(self.is_odd(X, k), self.predicted_class(X), k)
+        at, is_known = self._recall(X, k)
+        return self.part_[k, np.where(is_known, self.train_class_[at], predicted)]
+
+    def membership_among(self, X, k, parts):
+        """Probability of the parts of a class; by predicted class that of the model of all rows."""
+        if self.by == "error":
+            return super().membership_among(X, k, parts)
+        of_class = self.part_[k] if self.is_split_[k] else np.zeros_like(self.part_[k])
+        return self.class_probability(X) @ (of_class[:, None] == parts).astype(np.float64)
+
+    def _recall(self, X, k):
+        """Where the rows stand among those of training, and whether they do."""
+        key = _row_keys(X.astype(self.dtype_, copy=False), np.full(len(X), k))
+        at = np.minimum(np.searchsorted(self.train_key_, key), len(self.train_key_) - 1)
+        return at, self.train_key_[at] == key
 
     def margins(self, X, k):
         """Margin of every row of a class, out of fold where it was in training."""
-        code = np.full(len(X), k)
-        margin = margins_of(self._logits(X), code)
-        key = _row_keys(X.astype(self.dtype_, copy=False), code)
-        at = np.minimum(np.searchsorted(self.train_key_, key), len(self.train_key_) - 1)
-        return np.where(self.train_key_[at] == key, self.train_margin_[at], margin)
+        margin = margins_of(self._logits(X), np.full(len(X), k))
+        at, is_known = self._recall(X, k)
+        return np.where(is_known, self.train_margin_[at], margin)
 
     def predicted_class(self, X):
         """Class of the largest logit."""
@@ -118,6 +211,21 @@ def margins_of(logits, code):
         return np.zeros(len(logits))
     logits = torch.from_numpy(np.ascontiguousarray(logits))
     return class_margins(logits, torch.from_numpy(code.astype(np.int64))).numpy()
+
+
+def _taken_for(logits, code):
+    """Class of the largest logit, the own one where it is among the largest."""
+    return np.where(margins_of(logits, code) < 0.0, logits.argmax(axis=1), code)
+
+
+def _most_frequent(index, value):
+    """The most frequent value of each index; of equally frequent ones the largest."""
+    n_values = value.max() + 1
+    pairs, count = np.unique(index * n_values + value, return_counts=True)
+    pairs = pairs[np.lexsort((pairs, count))]
+    result = np.empty(index.max() + 1, dtype=np.int64)
+    result[pairs // n_values] = pairs % n_values  # the last one stays
+    return result
 
 
 def _row_keys(X, code):

@@ -28,10 +28,11 @@ class TwoSidedMethod(GroupMethod):
     def __init__(self, *, min_group_size=1):
         self.min_group_size = min_group_size
 
-    def learn_sides(self, X, odd, code, context):
-        """Which classes are split, and the mean silhouette of their sides."""
+    def learn_sides(self, X, side, code, context):
+        """Which classes are split, and the mean silhouette of their sides; side 0 is regular."""
+        odd = side > 0
         sizes = np.stack(
-            [np.bincount(code[odd == side], minlength=code.max() + 1) for side in (0, 1)]
+            [np.bincount(code[odd == is_odd], minlength=code.max() + 1) for is_odd in (0, 1)]
         )
         self.is_split_ = sizes.min(axis=0) >= self.min_group_size
         self.silhouette_ = np.full(len(self.is_split_), np.nan)
@@ -40,7 +41,8 @@ class TwoSidedMethod(GroupMethod):
         order = row_order(X)
         for k in np.flatnonzero(self.is_split_):
             index, count = distinct_rows(X, order[code[order] == k])
-            (score,) = context.score_partitions(X[index], [odd[index].astype(np.int64)], count)
+            part = np.unique(side[index], return_inverse=True)[1]
+            (score,) = context.score_partitions(X[index], [part], count)
             self.silhouette_[k] = score.mean
 
     def assign(self, X, k):

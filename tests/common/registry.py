@@ -29,6 +29,17 @@ from skspurious.base import BaseTorchClassifier
 from skspurious.datasets import make_spurious_classification
 from skspurious.group_inference import KMeansGroups, SpareGroups
 from skspurious.pipeline import Pipeline
+from skspurious.views import (
+    Grayscale,
+    ImageStatistics,
+    KeepCenter,
+    KeepWords,
+    LowPass,
+    MaskCenter,
+    SelectFields,
+    ShufflePatches,
+    ShuffleWords,
+)
 
 # Of classifiers: a few epochs; enough for scikit-learn, which wants most samples to be right.
 QUICK = {"lr": 0.1, "max_epochs": 3, "batch_size": 32, "random_state": 0}
@@ -69,6 +80,11 @@ class Entry:
         Shared parameters that it explains in words of its own.
     warnings : tuple of str
         Starts of warnings that are right on a few dozen samples, as patterns.
+    samples : {"table", "pictures", "texts", "pairs"}
+        What it is fitted on. scikit-learn's checks give tables, so of others only those run that
+        give no X.
+    is_stateless : bool
+        Whether ``fit`` learns nothing, so that there are no attributes.
     """
 
     cls: type
@@ -84,6 +100,8 @@ class Entry:
     failures: dict = field(default_factory=dict)
     own_wording: frozenset = frozenset()
     warnings: tuple = ()
+    samples: str = "table"
+    is_stateless: bool = False
 
     @property
     def name(self):
@@ -106,7 +124,7 @@ class Entry:
 
     def fitted(self, **params):
         """A quick instance, fitted on a small table with a shortcut."""
-        X, y, group = small_table()
+        X, y, group = SMALL[self.samples]()
         estimator = self(**{**(QUICK if self.shared else {}), **params})
         given = {"sample_group": group} if self.needs_groups else {}
         return estimator.fit(X, y, **given)
@@ -116,6 +134,33 @@ def small_table():
     """120 samples of two classes and four groups, the smallest with at least four samples."""
     bunch = make_spurious_classification(120, correlation_strength=0.9, random_state=0)
     return bunch.data.astype(np.float32), bunch.target, bunch.sample_group
+
+
+def small_pictures():
+    """24 pictures of two classes, bytes of 3 channels."""
+    rng = np.random.default_rng(0)
+    y = np.arange(24) % 2
+    return rng.integers(0, 256, (24, 3, 9, 11), dtype=np.uint8), y, y
+
+
+def small_texts():
+    """24 texts of two classes; the last word tells the class."""
+    y = np.arange(24) % 2
+    return [f"Text number {i} is {['bad', 'good'][k]}" for i, k in enumerate(y)], y, y
+
+
+def small_pairs():
+    """24 pairs of texts."""
+    texts, y, group = small_texts()
+    return [(text, f"pair of {text}") for text in texts], y, group
+
+
+SMALL = {
+    "table": small_table,
+    "pictures": small_pictures,
+    "texts": small_texts,
+    "pairs": small_pairs,
+}
 
 
 def _inferrer(method="dispersion", **params):
@@ -272,6 +317,20 @@ ENTRIES = [
             "check_dont_overwrite_parameters": "as in scikit-learn, fitted steps stand in steps",
         },
     ),
+]
+
+PICTURES = {"shared": False, "samples": "pictures"}
+TEXTS = {"shared": False, "samples": "texts"}
+VIEWS = [
+    Entry(MaskCenter, **PICTURES, is_stateless=True),
+    Entry(KeepCenter, **PICTURES, is_stateless=True),
+    Entry(ShufflePatches, **PICTURES, is_stateless=True),
+    Entry(LowPass, **PICTURES, is_stateless=True),
+    Entry(Grayscale, **PICTURES, is_stateless=True),
+    Entry(ImageStatistics, **PICTURES),
+    Entry(ShuffleWords, **TEXTS, is_stateless=True),
+    Entry(KeepWords, **TEXTS),
+    Entry(SelectFields, (0,), shared=False, samples="pairs", is_stateless=True),
 ]
 
 CLASSIFIERS = [entry for entry in ENTRIES if entry.is_classifier]

@@ -10,9 +10,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skspurious.functional._cross_fit import cross_fitted_logits, fit_balanced_logistic
+from skspurious.functional._cross_fit import (
+    cross_fit_folds,
+    cross_fitted_logits,
+    fit_balanced_logistic,
+)
 from skspurious.functional._error_set import stratified_folds
 from skspurious.group_inference import ErrorGroups, SpuriousGroupInferrer
+from skspurious.group_inference._base import InferenceContext
 
 
 def make_shortcut(n_samples=600, n_noise=0, seed=0, core=0.1):
@@ -197,3 +202,157 @@ def test_balanced_logistic_equals_scikit_learn_on_standardised_features():
     logits = X @ coef + intercept
     assert_allclose(logits[:, :3], model.decision_function(rows), atol=1e-6)
     assert_allclose(logits[:, 3], -30.0)  # class 3 has no sample
+
+
+# --------------------------------------------------------------------------------------
+# By predicted class
+
+
+def taken_for_others(n_samples=900, seed=0):
+    """Three classes; of ten rows of a class one lies with each of the other two."""
+    rng = np.random.default_rng(seed)
+    center = np.array([[0.0, 0.0], [6.0, 0.0], [0.0, 6.0]])
+    y = np.arange(n_samples) % 3
+    turn = np.arange(n_samples) // 3 % 10
+    at = np.where(turn == 0, (y + 1) % 3, np.where(turn == 1, (y + 2) % 3, y))
+    return center[at] + rng.normal(scale=0.3, size=(n_samples, 2)), y, at
+
+
+def test_groups_by_predicted_class():
+    X, y, at = taken_for_others()
+    inferrer = make_inferrer(C=1.0, by="predicted_class").fit(X, y)
+    other = np.where(at == y, 0, 1 + at - (at > y))  # own class, then the others in order
+    assert_array_equal(inferrer.labels_, 3 * y + other)
+    assert_array_equal(inferrer.margin_ < 0, at != y)
+    assert_array_equal(inferrer.n_clusters_, 3)
+    assert_array_equal(inferrer.predict(X, y=y), inferrer.labels_)
+    X_new, y_new, at_new = taken_for_others(seed=1)
+    new = inferrer.predict(X_new, y=y_new)
+    assert_array_equal(new, 3 * y_new + np.where(at_new == y_new, 0, 1 + at_new - (at_new > y_new)))
+    proba = inferrer.predict_proba(X_new, y=y_new)
+    assert_array_equal(proba.argmax(axis=1), new)
+    assert_allclose(proba.sum(axis=1), 1.0)
+    assert_array_equal(inferrer.predict(X_new), 3 * at_new)
+    assert (inferrer.silhouette_ > 0.8).all()
+    order = np.random.default_rng(2).permutation(900)
+    again = make_inferrer(C=1.0, by="predicted_class").fit(X[order], y[order])
+    assert_array_equal(again.labels_, inferrer.labels_[order])
+    copied = pickle.loads(pickle.dumps(inferrer))
+    assert_array_equal(copied.predict(X, y=y), inferrer.labels_)
+
+
+def test_of_two_classes_the_predicted_class_is_right_or_wrong():
+    X, y, _ = make_shortcut(n_noise=5)
+    by_error, by_class = (make_inferrer(by=by).fit(X, y) for by in ("error", "predicted_class"))
+    assert_array_equal(by_class.labels_, by_error.labels_)
+    X_new, y_new, _ = make_shortcut(n_noise=5, seed=1)
+    assert_array_equal(by_class.predict(X_new, y=y_new), by_error.predict(X_new, y=y_new))
+
+
+def test_small_cells_are_put_together():
+    X, y, at = taken_for_others()
+    keep = (y != 0) | (at == 0) | (np.arange(900) < 200)  # class 0: 7 rows at 1, 7 rows at 2
+    few_at_2 = keep & ~((y == 1) & (at == 2) & (np.arange(900) >= 100))  # class 1: 4 rows at 2
+    X, y, at = X[few_at_2], y[few_at_2], at[few_at_2]
+    params = {"C": 1.0, "by": "predicted_class"}
+    assert_array_equal(make_inferrer(**params).fit(X, y).n_clusters_, [3, 3, 3])
+    inferrer = make_inferrer(min_group_size=10, **params).fit(X, y)
+    # of class 0 both are small, and together large enough; of class 1 the small one joins the other
+    assert_array_equal(inferrer.n_clusters_, [2, 2, 3])
+    for k in (0, 1):
+        group = inferrer.labels_[y == k]
+        assert_array_equal(group - group.min(), at[y == k] != k)
+    assert_array_equal(inferrer.predict(X, y=y), inferrer.labels_)
+    whole = make_inferrer(min_group_size=20, **params).fit(X, y)
+    assert_array_equal(whole.n_clusters_, [1, 2, 3])
+    assert_allclose(whole.predict_proba(X, y=y).sum(axis=1), 1.0)
+
+
+def test_a_class_that_nothing_was_taken_for_in_training():
+    X, y, at = taken_for_others()
+    keep = (y != 0) | (at != 2)
+    inferrer = make_inferrer(C=1.0, by="predicted_class").fit(X[keep], y[keep])
+    assert_array_equal(inferrer.n_clusters_, [2, 3, 3])
+    new = inferrer.predict(X[~keep], y=y[~keep])
+    assert_array_equal(new, 1)  # wrong, as those at class 1
+
+
+# --------------------------------------------------------------------------------------
+# The probe
+
+
+def make_view_with_the_object(n_samples=2000, seed=0):
+    """A view that shows the place and some of the object, and 22 columns of the sample itself."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n_samples) % 2
+    sign = 2 * y - 1
+    conflicting = rng.random(n_samples) < 0.1
+    place = np.where(conflicting, -sign, sign)
+    core = sign + rng.normal(scale=0.8, size=n_samples)
+    noise = rng.normal(scale=0.5, size=(n_samples, 2))
+    view = np.stack([place + noise[:, 0], core], axis=1)
+    clean = np.stack([3 * place + noise[:, 1], 1.5 * core], axis=1)
+    rest = rng.normal(size=(n_samples, 20))
+    return np.concatenate([view, clean, rest], axis=1), y, conflicting
+
+
+def test_the_probe_repairs_a_view_that_holds_some_of_the_object():
+    X, y, conflicting = make_view_with_the_object()
+    found = {
+        "view": make_inferrer().fit(X[:, :2], y),
+        "probe": make_inferrer(probe=22).fit(X, y),
+    }
+    recall = {k: (f.margin_ < 0)[conflicting].mean() for k, f in found.items()}
+    precision = {k: conflicting[f.margin_ < 0].mean() for k, f in found.items()}
+    assert recall["view"] < 0.65 < 0.75 < recall["probe"]
+    assert precision["view"] < 0.87 < 0.9 < precision["probe"]
+    inferrer = found["probe"]
+    assert_array_equal(inferrer.labels_, 2 * y + (inferrer.margin_ < 0))
+    assert_array_equal(inferrer.predict(X, y=y), inferrer.labels_)
+    X_new, y_new, conflicting_new = make_view_with_the_object(seed=1)
+    new = inferrer.predict(X_new, y=y_new)
+    assert (new % 2 == conflicting_new).mean() > 0.98
+    other_view = np.concatenate([X_new[:, :2][::-1], X_new[:, 2:]], axis=1)
+    assert_array_equal(inferrer.predict(other_view, y=y_new), new)  # of new rows it is not asked
+    order = np.random.default_rng(2).permutation(2000)
+    again = make_inferrer(probe=22).fit(X[order], y[order])
+    assert_array_equal(again.labels_, inferrer.labels_[order])
+
+
+def test_the_probe_by_hand():
+    """Sides of the other folds by a model of the view, and classes by sides count the same."""
+    X, y, _ = make_view_with_the_object(300)
+    params = {"n_folds": 3, "random_state": 5}
+    order, fold = cross_fit_folds(X, y, 3, 5)
+    logits = np.empty((300, 2))
+    for k in range(3):
+        rows, held_out = order[fold != k], order[fold == k]
+        seen = cross_fitted_logits(X[rows, :2], y[rows], 2, C=1.0, **params).argmax(axis=1)
+        scaler = StandardScaler().fit(X[rows, 2:])
+        count = np.bincount(2 * y[rows] + seen)
+        model = LogisticRegression(C=1.0).fit(
+            scaler.transform(X[rows, 2:]),
+            seen,
+            sample_weight=len(rows) / 4 / count[2 * y[rows] + seen],
+        )
+        decision = model.decision_function(scaler.transform(X[held_out, 2:]))
+        logits[held_out] = np.stack([-decision, decision], axis=1) / 2
+    method = ErrorGroups(cross_fit=3, C=1.0, probe=22)
+    method.find(X, y, InferenceContext(classes=np.arange(2), seed=5))
+    assert_allclose(method.margin_, logits[np.arange(300), y] - logits[np.arange(300), 1 - y],
+                    atol=2e-3)  # fmt: skip
+
+
+def test_the_probe_does_not_know_random_labels():
+    right = []
+    for seed in range(10):
+        X = make_view_with_the_object(300, seed=seed)[0]
+        y = np.random.default_rng(seed).permutation(np.arange(300) % 2)
+        right.append((make_inferrer(seed, probe=22).fit(X, y).margin_ > 0).mean())
+    assert abs(np.mean(right) - 0.5) < 3 * 0.5 / np.sqrt(10 * 300)
+
+
+def test_a_probe_of_all_columns_is_refused():
+    X, y, _ = make_shortcut()
+    with pytest.raises(ValueError, match=r"probe=2, but X has 2 columns: the view needs some"):
+        make_inferrer(probe=2).fit(X, y)
