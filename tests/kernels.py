@@ -97,6 +97,8 @@ def run(name, arguments, numpy_found):
     _, capability, openblas = probe(environment)
     start = time.monotonic()
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    if "SKSPURIOUS_TEST_THREADS" in variables:
+        command += ["-n", "0"]  # several processes of several threads would crawl
     done = subprocess.run(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
