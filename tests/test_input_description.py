@@ -91,7 +91,7 @@ def test_the_same_pictures_have_the_same_probabilities_whatever_was_fitted(
     pictures, paths, module, fitted_on
 ):
     reference = ERMClassifier(module, **FAST).fit(pictures, Y).predict_proba(pictures)
-    assert reference.max() > 0.6
+    assert np.ptp(reference[:, 0]) > 0.02  # pictures are told apart
     clf = ERMClassifier(module, **FAST).fit(KINDS[fitted_on](pictures, paths), Y)
     for kind, make in KINDS.items():
         if module is None and kind == "paths":
