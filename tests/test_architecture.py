@@ -34,7 +34,7 @@ ALLOWED = {
     "pipeline": [*BELOW, "data"],
     "persistence": [*ENGINE, "base", "_version"],
     "embedding": [*TRAINING, "base"],
-    "group_inference": [*BELOW, "data"],
+    "group_inference": [*BELOW, "data", "views"],
     "mitigation": [*TRAINING, "base", "embedding", "group_inference", "networks"],
     "metrics": [*BELOW, "data"],
     "model_selection": [*BELOW, "data", "metrics"],

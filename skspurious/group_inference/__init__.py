@@ -4,6 +4,7 @@ from skspurious.group_inference._dispersion import DispersionGroups
 from skspurious.group_inference._error import ErrorGroups
 from skspurious.group_inference._gmm import GaussianMixtureGroups
 from skspurious.group_inference._inferrer import SpuriousGroupInferrer
+from skspurious.group_inference._jury import ViewJury
 from skspurious.group_inference._kmeans import KMeansGroups
 from skspurious.group_inference._spare import SpareGroups
 
@@ -14,4 +15,5 @@ __all__ = [
     "KMeansGroups",
     "SpareGroups",
     "SpuriousGroupInferrer",
+    "ViewJury",
 ]

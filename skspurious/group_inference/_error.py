@@ -3,7 +3,6 @@
 from numbers import Integral, Real
 
 import numpy as np
-import torch
 from scipy.special import expit, softmax
 
 from skspurious.functional._cross_fit import (
@@ -11,8 +10,8 @@ from skspurious.functional._cross_fit import (
     cross_fitted_logits,
     fit_balanced_logistic,
 )
-from skspurious.functional._error_set import class_margins
-from skspurious.functional._rows import row_chunks
+from skspurious.functional._rows import row_chunks, row_keys
+from skspurious.group_inference._sides import margins_of, parts_of_predictions, taken_for
 from skspurious.group_inference._two_sided import TwoSidedMethod
 from skspurious.utils._parameters import extends
 from skspurious.utils._sklearn_compat import Interval, StrOptions
@@ -101,12 +100,13 @@ class ErrorGroups(TwoSidedMethod):
         n_classes = len(context.classes)
         logits, self.coef_, self.intercept_ = self._judge(X, code, n_classes, context.seed)
         self.margin_ = margins_of(logits, code)
-        predicted = _taken_for(logits, code)
-        self.part_ = self._parts(predicted, code, n_classes)
+        predicted = taken_for(logits, code)
+        params = {"by": self.by, "min_group_size": self.min_group_size}
+        self.part_ = parts_of_predictions(predicted, code, n_classes, **params)
         self.learn_sides(X, self.part_[code, predicted], code, context)
         self.dtype_ = X.dtype
         self.train_key_, first, at, count = np.unique(
-            _row_keys(X, code), return_index=True, return_inverse=True, return_counts=True
+            row_keys(X, code), return_index=True, return_inverse=True, return_counts=True
         )
         self.train_margin_ = self.margin_[first]
         # Copies that were dealt out have margins that differ.
@@ -137,26 +137,10 @@ class ErrorGroups(TwoSidedMethod):
         """A model of the last columns that predicts what the other ones take the rows for."""
         view, clean = X[:, : -self.probe], X[:, -self.probe :]
         params = {"C": self.C, "n_folds": self.cross_fit, "random_state": seed}
-        seen = _taken_for(cross_fitted_logits(view, code, n_classes, **params), code)
+        seen = taken_for(cross_fitted_logits(view, code, n_classes, **params), code)
         side = code * n_classes + seen
         coef, intercept = fit_balanced_logistic(clean, seen, n_classes, C=self.C, strata=side)
         return np.concatenate([np.zeros((view.shape[1], n_classes)), coef]), intercept
-
-    def _parts(self, predicted, code, n_classes):
-        """Part of every class and predicted class: 0 where it is the own one."""
-        part = 1 - np.eye(n_classes, dtype=np.int64)
-        if self.by == "error":
-            return part
-        size = np.zeros_like(part)
-        np.add.at(size, (code, predicted), 1)
-        for k in range(n_classes):
-            others = np.flatnonzero(part[k])  # part 1 has what is small, the others follow
-            large = others[size[k, others] >= self.min_group_size]
-            part[k, large] = 2 + large
-            small = others[part[k, others] == 1]
-            if len(large) and size[k, small].sum() < self.min_group_size:
-                part[k, small] = 2 + large[size[k, large].argmax()]
-        return part
 
     def assign(self, X, k):
         """0 for rows that are taken for what they are; for others what their class makes it."""
@@ -175,7 +159,7 @@ class ErrorGroups(TwoSidedMethod):
 
     def _recall(self, X, k):
         """Where the rows stand among those of training, and whether they do."""
-        key = _row_keys(X.astype(self.dtype_, copy=False), np.full(len(X), k))
+        key = row_keys(X.astype(self.dtype_, copy=False), np.full(len(X), k))
         at = np.minimum(np.searchsorted(self.train_key_, key), len(self.train_key_) - 1)
         return at, self.train_key_[at] == key
 
@@ -205,19 +189,6 @@ class ErrorGroups(TwoSidedMethod):
         return X @ self.coef_ + self.intercept_
 
 
-def margins_of(logits, code):
-    """Logit of the own class minus the largest of the others; 0 where there is one class."""
-    if logits.shape[1] == 1:
-        return np.zeros(len(logits))
-    logits = torch.from_numpy(np.ascontiguousarray(logits))
-    return class_margins(logits, torch.from_numpy(code.astype(np.int64))).numpy()
-
-
-def _taken_for(logits, code):
-    """Class of the largest logit, the own one where it is among the largest."""
-    return np.where(margins_of(logits, code) < 0.0, logits.argmax(axis=1), code)
-
-
 def _most_frequent(index, value):
     """The most frequent value of each index; of equally frequent ones the largest."""
     n_values = value.max() + 1
@@ -226,15 +197,3 @@ def _most_frequent(index, value):
     result = np.empty(index.max() + 1, dtype=np.int64)
     result[pairs // n_values] = pairs % n_values  # the last one stays
     return result
-
-
-def _row_keys(X, code):
-    """64-bit keys that are equal for equal rows of a class, and else as good as never."""
-    n_words = X.shape[1] * X.dtype.itemsize // 4
-    rng = np.random.default_rng(0)
-    factor = rng.integers(2**64, size=n_words + 1, dtype=np.uint64, endpoint=False) | 1
-    key = code.astype(np.uint64) * factor[-1]
-    for part in row_chunks(len(X), n_words):
-        words = (np.ascontiguousarray(X[part]) + 0.0).view(np.uint32)
-        key[part] += words.astype(np.uint64) @ factor[:-1]
-    return key

@@ -7,7 +7,10 @@ from skspurious.views._images import (
     MaskCenter,
     ShufflePatches,
 )
+from skspurious.views._patches import PatchFeatures
+from skspurious.views._standard import standard_views
 from skspurious.views._statistics import ImageStatistics
+from skspurious.views._text_statistics import TextStatistics
 from skspurious.views._texts import KeepWords, SelectFields, ShuffleWords
 
 __all__ = [
@@ -17,7 +20,10 @@ __all__ = [
     "KeepWords",
     "LowPass",
     "MaskCenter",
+    "PatchFeatures",
     "SelectFields",
     "ShufflePatches",
     "ShuffleWords",
+    "TextStatistics",
+    "standard_views",
 ]

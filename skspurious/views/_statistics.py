@@ -83,6 +83,7 @@ class ImageStatistics(_GroupCarrier, _Statistics):
         - "border": mean and standard deviation of every channel in a frame;
         - "corners": mean of every channel in the four corners;
         - "rows", "columns": mean of every channel in bands across and down the picture;
+        - "edges": difference of each of these bands and the next one;
         - "colours": mean, standard deviation, smallest and largest value of every channel, and
           mean and standard deviation of the saturation (largest minus smallest channel);
         - "brightness": mean, standard deviation, smallest and largest value;
@@ -91,7 +92,7 @@ class ImageStatistics(_GroupCarrier, _Statistics):
         - "size": height and width;
         - "file": bytes of the file, where pictures are paths.
     n_bands : int, default=16
-        Bands of "rows" and of "columns".
+        Bands of "rows", of "columns" and of "edges".
 
     Attributes
     ----------
@@ -173,7 +174,7 @@ class ImageStatistics(_GroupCarrier, _Statistics):
             self.parts_.remove("file")
         if n_rows(X) == 0:
             raise ValueError("X has 0 samples; ImageStatistics needs at least one.")
-        first = next(_batches(take_rows(X, np.arange(1)), type(self).__name__))
+        first = next(picture_batches(take_rows(X, np.arange(1)), type(self).__name__))
         luma(first)  # raises where the channels have no names
         self.n_features_in_ = first.shape[1]
         self._names = list(self._columns(first))
@@ -203,7 +204,7 @@ class ImageStatistics(_GroupCarrier, _Statistics):
 
     def _table(self, X):
         tables = [np.empty((0, len(self._names)), dtype=np.float32)]
-        for pictures in _batches(X, type(self).__name__):
+        for pictures in picture_batches(X, type(self).__name__):
             if pictures.shape[1] != self.n_features_in_:
                 raise ValueError(
                     f"X has pictures of {pictures.shape[1]} channels, but ImageStatistics was "
@@ -238,7 +239,7 @@ def _paths_of(X):
     return list(getattr(X, "paths", X))
 
 
-def _batches(X, name):
+def picture_batches(X, name):
     """Float64 tensors of shape (n, channels, height, width); bytes as floats between 0 and 1."""
     kind = picture_kind(X, name)
     X = X.tensor if isinstance(X, TensorSamples) else X
@@ -318,6 +319,12 @@ def _columns(pictures, n_bands):
     return _bands("column", adaptive_avg_pool2d(pictures, (1, n_bands))[:, :, 0])
 
 
+def _edges(pictures, n_bands):
+    rows = adaptive_avg_pool2d(pictures, (n_bands, 1))[:, :, :, 0].diff(dim=2)
+    columns = adaptive_avg_pool2d(pictures, (1, n_bands))[:, :, 0].diff(dim=2)
+    return _bands("row_edge", rows) | _bands("column_edge", columns)
+
+
 def _colours(pictures, n_bands):
     colours = pictures[:, :3]
     saturation = colours.amax(dim=1) - colours.amin(dim=1)
@@ -370,6 +377,7 @@ _PARTS = {
     "corners": _corners,
     "rows": _rows,
     "columns": _columns,
+    "edges": _edges,
     "colours": _colours,
     "brightness": _brightness,
     "sharpness": _sharpness,

@@ -176,7 +176,7 @@ class KeepWords(TextView):
                 f"words={self.words} is the number of words that go with the label: fit needs y. "
                 "Or give a list of words."
             )
-        texts = _list_of(unpack_groups(X)[0], type(self).__name__)
+        texts = list_of(unpack_groups(X)[0], type(self).__name__)
         self.words_ = _tied_words(texts, column_or_1d(y), self.words)
         return self
 
@@ -199,7 +199,7 @@ class KeepWords(TextView):
         return carry_groups(X, lambda texts: self._by_halves(texts, column_or_1d(y)))
 
     def _by_halves(self, X, y):
-        texts = _list_of(X, type(self).__name__)
+        texts = list_of(X, type(self).__name__)
         drawn = [_rng(text, self.random_state).random() for text in texts]  # whatever its row is
         half = np.empty(len(texts), dtype=np.int64)
         half[np.lexsort((drawn, np.unique(y, return_inverse=True)[1]))] = np.arange(len(texts)) % 2
@@ -233,7 +233,7 @@ def _rng(text, seed):
     return rng_of(text.encode("utf-8", "surrogatepass"), seed)
 
 
-def _list_of(X, name):
+def list_of(X, name):
     return list(map_texts(X, str, name))
 
 

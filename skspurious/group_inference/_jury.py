@@ -1,0 +1,381 @@
+"""ViewJury: groups from what several views of a sample say of its class."""
+
+import time
+from numbers import Integral, Real
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
+
+from skspurious.data import unpack_groups
+from skspurious.data._samples import n_rows
+from skspurious.functional._jury import balanced_hits, jury_scores, view_weights
+from skspurious.group_inference._judge import Judge
+from skspurious.group_inference._samples import GroupCarrier, as_array, encode_classes
+from skspurious.group_inference._sides import margins_of, parts_of_predictions, taken_for
+from skspurious.utils._random import draw_seed
+from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
+from skspurious.views import standard_views
+from skspurious.views._standard import kind_of
+
+CLEAN = "clean"  # the name of the samples as they are, among the views
+
+
+class _AsIs(TransformerMixin, BaseEstimator):
+    """The samples as they are."""
+
+    def transform(self, X):
+        return X
+
+
+class ViewJury(GroupCarrier, _AsIs):
+    """Find groups by a jury of views, each of which says the class without seeing the object.
+
+    A view of a sample that lacks the object (its border, its colours, its pieces in disorder,
+    one column) can know the class only by a shortcut. Of every view a model learns the class, out
+    of fold; the models vote, each with a weight by how much it knows. What the jury takes a
+    sample for is its side: the samples of a class that it takes for another one are the minority
+    of the class. Nobody has to name the shortcut, and no group label is needed.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    views : "auto", dict, or list of (str, view), default="auto"
+        Views by their names. A view is a transformer, whose output a linear model is fitted on; a
+        classifier or a Pipeline that ends in one; or columns of a table, as a list of names or
+        numbers, a slice or a mask. "auto" is the standard set for the kind of samples, see
+        :func:`~skspurious.views.standard_views`.
+    clean : "auto", view or None, default="auto"
+        What looks at the samples as they are. It votes too, with at most the weight of the best
+        view. "auto" belongs to the standard set; with `views` of your own it is None.
+    extractor : transformer, default=None
+        With ``views="auto"``, what makes numbers of pictures and texts, such as a
+        ``TorchFeatureExtractor`` of a pretrained network.
+    by : {"error", "predicted_class"}, default="error"
+        Whether the samples of a class that the jury takes for others are one group, or one for
+        each class that they are taken for.
+    min_group_size : int, default=5
+        Fewest training samples of a group; a class with fewer on a side stays whole.
+    cross_fit : int, default=5
+        Folds, stratified by class, by the values of the view's output: copies are in one fold,
+        see :class:`ErrorGroups`.
+    C : float, default=1e-3
+        Inverse strength of the linear models' L2 regularisation, on standardised columns.
+    n_jobs : int, default=None
+        Views that are looked at at the same time, in threads; None is one.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the folds and of views without a seed of their own.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels.
+    labels_ : ndarray of shape (n_samples,), int64
+        Group of every training sample, 0 to n_groups-1: class by class, within a class first
+        those that the jury takes for what they are.
+    groups_ : ndarray of shape (n_groups,), int64
+        The groups, 0 to n_groups-1.
+    group_classes_ : ndarray of shape (n_groups,)
+        Class label of every group.
+    cluster_sizes_ : ndarray of shape (n_groups,), int64
+        Training samples of every group.
+    view_names_ : list of str
+        Names of those that vote; the samples themselves are "clean".
+    votes_ : ndarray of shape (n_views, n_samples, n_classes), float32
+        Probability of every class by every view, out of fold, each class counting the same.
+    view_scores_ : DataFrame
+        For each view its balanced accuracy out of fold, its weight, how often it agrees with the
+        jury, and the seconds that it took.
+    score_ : ndarray of shape (n_samples, n_classes), float64
+        What the jury says: the weighted mean of the votes.
+    margin_ : ndarray of shape (n_samples,), float64
+        Score of the own class minus the largest of the others; negative is the minority.
+    judges_ : list
+        The fitted models, for new samples.
+
+    See Also
+    --------
+    ErrorGroups : The same with one model of the sample itself.
+    skspurious.mitigation.LastLayerRetrainer : What uses the groups best.
+    skspurious.views : Views to choose from.
+
+    Notes
+    -----
+    With the balanced accuracy a of a view and K classes its weight is
+    ``((a - 1/K) / (1 - 1/K) / (1 - a)) ** 2``, and 0 within two standard errors of chance: a view
+    of noise, or a constant one, has no say. The rule was chosen on three shortcuts planted in
+    pictures, by their known minorities; the decisions in the documentation have the figures.
+
+    A training sample that ``predict`` meets again with its class keeps its votes (of a view that
+    is cross-fitted itself, such as ``TorchFeatureExtractor(cross_fit=5)``, it cannot). Neither
+    the order of the samples nor that of the views has an influence.
+
+    Takes one pass over the samples for every view, and five linear models or small ensembles
+    of trees. Views of pictures without an `extractor` need no network.
+
+    References
+    ----------
+    .. [1] A. Puli, N. Joshi, Y. Wald, H. He, R. Ranganath. "Nuisances via Negativa: Adjusting for
+       Spurious Correlations via Data Augmentation." 2022. arXiv:2210.01302. Views there are
+       inputs of biased models; the jury is ours.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skspurious.group_inference import ViewJury
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.repeat([0, 1], 100)
+    >>> sand = np.where(rng.random(200) < 0.9, y, 1 - y)       # goes with the class
+    >>> X = np.stack([y + rng.normal(size=200), sand + 0.1 * rng.normal(size=200)], axis=1)
+    >>> jury = ViewJury({"ground": [1]}, random_state=0).fit(X, y)
+    >>> np.mean((jury.margin_ < 0) == (sand != y))
+    np.float64(1.0)
+    """
+
+    _parameter_constraints: dict = {
+        "views": [StrOptions({"auto"}), dict, list],
+        "clean": [object],
+        "extractor": [object],
+        "by": [StrOptions({"error", "predicted_class"})],
+        "min_group_size": [Interval(Integral, 1, None, closed="left")],
+        "cross_fit": [Interval(Integral, 2, None, closed="left")],
+        "C": [Interval(Real, 0, None, closed="neither")],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        views="auto",
+        *,
+        clean="auto",
+        extractor=None,
+        by="error",
+        min_group_size=5,
+        cross_fit=5,
+        C=1e-3,
+        n_jobs=None,
+        random_state=None,
+    ):
+        self.views = views
+        self.clean = clean
+        self.extractor = extractor
+        self.by = by
+        self.min_group_size = min_group_size
+        self.cross_fit = cross_fit
+        self.C = C
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y):
+        """Let every view learn the class, and the jury decide on the training samples.
+
+        Parameters
+        ----------
+        X : samples of any kind that the views take, or GroupedData
+            Groups that ``X`` carries are ignored.
+        y : array-like of shape (n_samples,)
+            Class labels.
+
+        Returns
+        -------
+        self : ViewJury
+
+        Raises
+        ------
+        ValueError
+            If there are no views, two have one name, or there is no standard set for ``X``.
+        """
+        X = self._check_samples(unpack_groups(X)[0], reset=True)
+        y = column_or_1d(y, warn=True)
+        check_consistent_length(y, np.empty(n_rows(X)))
+        check_classification_targets(y)
+        self.classes_, code = np.unique(y, return_inverse=True)
+        views = self._resolve_views(X)
+        seed, n_classes = draw_seed(self.random_state), len(self.classes_)
+        judges = [
+            Judge(view, cross_fit=self.cross_fit, C=self.C, seed=seed) for view in views.values()
+        ]
+        heard = Parallel(n_jobs=self.n_jobs, prefer="threads")(
+            delayed(_hear)(judge, X, y, code, n_classes) for judge in judges
+        )
+        votes = np.stack([vote for vote, _ in heard])
+        self.judges_, self.view_names_ = judges, list(views)
+        accuracy = balanced_hits(votes, code)
+        is_clean = np.array([name == CLEAN for name in views])
+        self._weight = view_weights(
+            accuracy, n_classes, clean=is_clean, n_samples=int(np.bincount(code).min())
+        )
+        self.votes_ = votes.astype(np.float32)
+        self._learn_groups(jury_scores(votes, self._weight), code)
+        agrees = [np.mean(taken_for(vote, code) == taken_for(self.score_, code)) for vote in votes]
+        self.view_scores_ = pd.DataFrame(
+            {
+                "view": self.view_names_,
+                "balanced_accuracy": accuracy,
+                "weight": self._weight,
+                "agreement": agrees,
+                "seconds": [seconds for _, seconds in heard],
+            }
+        ).set_index("view")
+        return self
+
+    def _learn_groups(self, score, code):
+        """Sides, and groups of the training samples."""
+        n_classes = len(self.classes_)
+        self.score_, self.margin_ = score, margins_of(score, code)
+        predicted = taken_for(score, code)
+        part = parts_of_predictions(
+            predicted, code, n_classes, by=self.by, min_group_size=self.min_group_size
+        )
+        size = np.zeros((n_classes, part.max() + 1), dtype=np.int64)
+        np.add.at(size, (code, part[code, predicted]), 1)
+        for k in range(n_classes):  # a class with too few on a side stays whole
+            if size[k][size[k] > 0].min() < self.min_group_size:
+                part[k] = 0
+        self._part = part
+        pairs = code * (part.max() + 1) + part[code, predicted]
+        self._pairs, self.labels_ = np.unique(pairs, return_inverse=True)
+        self.groups_ = np.arange(len(self._pairs))
+        self.group_classes_ = self.classes_[self._pairs // (part.max() + 1)]
+        self.cluster_sizes_ = np.bincount(self.labels_)
+
+    def predict(self, X, y):
+        """Group of new samples.
+
+        Parameters
+        ----------
+        X : samples of the kind of ``fit``, or GroupedData
+        y : array-like of shape (n_samples,)
+            Class labels: a side is one of a class.
+
+        Returns
+        -------
+        group : ndarray of shape (n_samples,), int64
+            Values of ``groups_``. For the training samples and their labels, ``labels_``.
+
+        Raises
+        ------
+        ValueError
+            If `y` has a class that ``fit`` did not see, or another length than ``X``.
+        """
+        check_is_fitted(self)
+        X = self._check_samples(unpack_groups(X)[0])
+        code = encode_classes(y, self.classes_, n_rows(X))
+        predicted = taken_for(self._score(X, code), code)
+        n_parts = self._part.max() + 1
+        pair = code * n_parts + self._part[code, predicted]
+        at = np.minimum(np.searchsorted(self._pairs, pair), len(self._pairs) - 1)
+        # A side that its class did not have in training: the first group of the class.
+        lost = self._pairs[at] != pair
+        at[lost] = np.searchsorted(self._pairs, code[lost] * n_parts)
+        return at
+
+    def infer_groups(self, X, y):
+        """Group of new samples of known classes; Pipelines, searches and scorers call this.
+
+        Parameters
+        ----------
+        X : samples of the kind of ``fit``, or GroupedData
+        y : array-like of shape (n_samples,)
+            Class labels.
+
+        Returns
+        -------
+        group : ndarray of shape (n_samples,), int64
+            As :meth:`predict` gives them.
+        """
+        return self.predict(X, y)
+
+    def decision_scores(self, X, y=None):
+        """What the jury says of new samples: the weighted mean of the views' probabilities.
+
+        Parameters
+        ----------
+        X : samples of the kind of ``fit``, or GroupedData
+        y : array-like of shape (n_samples,), default=None
+            Class labels, by which samples of training are known again and get the votes of models
+            that have not seen them.
+
+        Returns
+        -------
+        score : ndarray of shape (n_samples, n_classes), float64
+        """
+        check_is_fitted(self)
+        X = self._check_samples(unpack_groups(X)[0])
+        return self._score(X, encode_classes(y, self.classes_, n_rows(X)))
+
+    def _score(self, X, code):
+        votes = np.stack(
+            [
+                judge.votes(X, code) if weight > 0 else np.zeros((n_rows(X), len(self.classes_)))
+                for judge, weight in zip(self.judges_, self._weight, strict=True)
+            ]
+        )
+        return jury_scores(votes, self._weight)
+
+    def _resolve_views(self, X):
+        """Views by name, in the order in which they were given; the clean sample last."""
+        clean = self.clean
+        if isinstance(self.views, str):
+            views, standard = standard_views(X, extractor=self.extractor)
+            clean = standard if isinstance(clean, str) and clean == "auto" else clean
+        else:
+            views = dict(self.views)
+            if len(views) < len(self.views) or CLEAN in views:
+                raise ValueError(
+                    f"views has the names {[name for name, *_ in list(self.views)]}: give each "
+                    f"view a name of its own; {CLEAN!r} is that of the samples themselves."
+                )
+            clean = None if isinstance(clean, str) and clean == "auto" else clean
+        if clean is not None:
+            views = {**views, CLEAN: clean}
+        if not views:
+            raise ValueError("views is empty: give at least one view, or views='auto'.")
+        return views
+
+    def _check_samples(self, X, reset=False):
+        """Tables as scikit-learn checks them; other kinds of samples as they are."""
+        if hasattr(X, "iloc") and np.ndim(X) == 2:  # columns may be of any type
+            return validate_data(self, X, reset=reset, skip_check_array=True)
+        if kind_of(X) in ("table", "embedding"):
+            return validate_data(self, as_array(X), reset=reset, dtype=[np.float64, np.float32])
+        return X
+
+    def set_output(self, *, transform=None):
+        """Does nothing: the samples stay as they are.
+
+        Parameters
+        ----------
+        transform : str, default=None
+            Container of tables.
+
+        Returns
+        -------
+        self : object
+        """
+        return self
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.transformer_tags.preserves_dtype = []
+        tags.input_tags.allow_nan = False
+        return tags
+
+
+def _hear(judge, X, y, code, n_classes):
+    """Votes of a judge, and the seconds that they took."""
+    start = time.perf_counter()
+    votes = judge.fit(X, y, code, n_classes)
+    return votes, time.perf_counter() - start

@@ -1,0 +1,186 @@
+"""The views that are tried where the user names none, for each kind of samples."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skspurious.data import unpack_groups
+from skspurious.data._samples import ImagePaths, input_kind
+from skspurious.views._base import picture_kind
+from skspurious.views._images import MaskCenter, ShufflePatches
+from skspurious.views._patches import PatchFeatures
+from skspurious.views._statistics import ImageStatistics
+from skspurious.views._text_statistics import TextStatistics
+from skspurious.views._texts import KeepWords, SelectFields
+
+_MOST_COLUMNS = 64  # of a table; with more numbers a row is taken for an embedding
+_PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"}
+
+
+def standard_views(X, *, extractor=None):
+    """The standard set of views for a kind of samples, and what looks at the samples themselves.
+
+    A view says something of a sample without its object. Whoever knows nothing of the shortcut
+    tries them all; :class:`~skspurious.group_inference.ViewJury` weighs them.
+
+    - **Pictures** (arrays and tensors of three or four dimensions, files, datasets): "border",
+      "colours", "edges" (means of rows and columns and their differences) and "sharpness", which
+      are tables of statistics, and "mask" and "shuffle", which are pictures.
+    - **Texts**: "words", the twenty most tied to the label, and "style". Of texts with several
+      fields (tuples, mappings, a DataFrame of texts) each field is a view.
+    - **Tables**, of up to 64 columns: each column.
+    - **Embeddings**, of more: the first 2, 8 and 32 principal components.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    X : samples of any kind, or GroupedData
+    extractor : transformer, default=None
+        What makes numbers of pictures and texts, such as a ``TorchFeatureExtractor``; the same
+        for the views and the samples. None takes :class:`PatchFeatures` for pictures, and for
+        texts the TF-IDF of their 2,000 most frequent words.
+
+    Returns
+    -------
+    views : dict of str to transformer, classifier or columns
+        As ``ViewJury`` takes them.
+    clean : transformer, classifier or columns
+        What looks at the samples themselves.
+
+    Raises
+    ------
+    ValueError
+        If X is of a kind that has no standard set.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skspurious.views import standard_views
+    >>> list(standard_views(np.zeros((10, 3, 8, 8)))[0])
+    ['border', 'colours', 'edges', 'sharpness', 'mask', 'shuffle']
+    >>> list(standard_views(np.zeros((10, 3)))[0])
+    ['column 0', 'column 1', 'column 2']
+    """
+    X = unpack_groups(X)[0]
+    kind = kind_of(X)
+    if kind == "pictures":
+        return _of_pictures(extractor)
+    if kind == "texts":
+        look = _of_texts if extractor is None else lambda: clone(extractor)
+        views = {
+            "words": make_pipeline(
+                KeepWords(20), CountVectorizer(binary=True, token_pattern=r"\w+"), _linear(0.1)
+            ),
+            "style": make_pipeline(TextStatistics(), _trees()),
+        }
+        return views, look()
+    if kind == "fields":
+        look = _of_texts if extractor is None else lambda: clone(extractor)
+        fields = _fields(X)
+        views = {f"field {field}": make_pipeline(SelectFields(field), look()) for field in fields}
+        return views, make_pipeline(SelectFields(fields), look())
+    if kind == "embedding":
+        sizes = [k for k in (2, 8, 32) if k < min(np.shape(X))]
+        views = {
+            f"{k} components": make_pipeline(StandardScaler(), PCA(k, random_state=0))
+            for k in sizes
+        }
+        return views, "passthrough"
+    names = list(X.columns) if hasattr(X, "columns") else list(range(np.shape(X)[1]))
+    return {f"column {name}": [name] for name in names}, names
+
+
+def kind_of(X):
+    """What samples are: "pictures", "texts", "fields", "table" or "embedding".
+
+    Raises
+    ------
+    ValueError
+        If they are of another kind.
+    """
+    kind = input_kind(X)
+    if kind == "table" and not hasattr(X, "iloc") and not isinstance(X, list | tuple):
+        return _kind_of_table(X)
+    first = None if len(X) == 0 else X.iloc[0] if hasattr(X, "iloc") else X[0]
+    if kind == "strings":
+        is_file = Path(str(first)).suffix.lower() in _PICTURE_SUFFIXES
+        return "pictures" if is_file or isinstance(first, Path) else "texts"
+    if isinstance(first, str):
+        return "texts"
+    if isinstance(first, Mapping | tuple | list) and _has_texts(first):
+        return "fields"
+    if isinstance(X, pd.DataFrame):
+        are_texts = all(isinstance(v, str) and " " in v for v in X.iloc[0])
+        return "fields" if are_texts and X.shape[1] > 1 else _kind_of_table(X)
+    shape = getattr(X, "shape", ())
+    if kind == "table" or (kind == "tensor" and len(shape) == 2):
+        return _kind_of_table(X)
+    if isinstance(X, ImagePaths) or kind in ("array", "tensor", "dataset", "samples"):
+        picture_kind(X, "standard_views")
+        return "pictures"
+    raise ValueError(
+        f"X is a {type(X).__name__}, for which there are no standard views: name them, as a dict "
+        "of transformers or columns."
+    )
+
+
+def _kind_of_table(X):
+    shape = np.shape(X)
+    if len(shape) != 2:
+        raise ValueError(
+            f"X has shape {shape}: standard views are of pictures, texts, or tables of two "
+            "dimensions. Name the views."
+        )
+    return "embedding" if shape[1] > _MOST_COLUMNS else "table"
+
+
+def _has_texts(sample):
+    values = sample.values() if isinstance(sample, Mapping) else sample
+    return len(values) > 1 and all(isinstance(v, str) for v in values)
+
+
+def _fields(X):
+    if isinstance(X, pd.DataFrame):
+        return list(X.columns)
+    first = X.iloc[0] if hasattr(X, "iloc") else X[0]
+    return list(first) if isinstance(first, Mapping) else list(range(len(first)))
+
+
+def _of_pictures(extractor):
+    def look(*views):
+        return make_pipeline(*views, PatchFeatures() if extractor is None else clone(extractor))
+
+    bands = ImageStatistics(["rows", "columns", "edges"], n_bands=32)
+    views = {
+        "border": make_pipeline(ImageStatistics(["border", "corners"]), _trees()),
+        "colours": make_pipeline(ImageStatistics(["colours", "brightness"]), _trees()),
+        "edges": make_pipeline(bands, StandardScaler(), _linear(0.01)),
+        "sharpness": make_pipeline(ImageStatistics(["sharpness"]), _trees()),
+        "mask": look(MaskCenter()),
+        "shuffle": look(ShufflePatches()),
+    }
+    return views, look()
+
+
+def _of_texts():
+    return TfidfVectorizer(sublinear_tf=True, max_features=2000, dtype=np.float32)
+
+
+def _trees():
+    return HistGradientBoostingClassifier(
+        max_iter=60, max_leaf_nodes=15, early_stopping=False, random_state=0
+    )
+
+
+def _linear(C):
+    return LogisticRegression(C=C, max_iter=1000)
