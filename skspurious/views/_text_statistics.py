@@ -20,7 +20,7 @@ _COLUMNS = {
     "punctuation": lambda text: _share(text, lambda c: not c.isalnum() and not c.isspace()),
     "exclamation_marks": lambda text: text.count("!"),
     "question_marks": lambda text: text.count("?"),
-    "quotes": lambda text: len(re.findall(r"[\"'“”‘’]", text)),
+    "quotes": lambda text: len(re.findall("[\"'\u201c\u201d\u2018\u2019]", text)),
     "brackets": lambda text: len(re.findall(r"[()\[\]{}<>]", text)),
     "links": lambda text: len(re.findall(r"https?://|www\.", text)),
     "lines": lambda text: text.count("\n") + 1,
