@@ -112,8 +112,10 @@ def fit_linear_twins(
         Which of the twins, 0 or 1, is trained on a row; the other one judges it.
     n_classes : int
         Number of classes.
-    lr, momentum : float
-        Of stochastic gradient descent.
+    lr : float, default=0.01
+        Learning rate of stochastic gradient descent.
+    momentum : float, default=0.9
+        Its momentum.
     n_steps : int, default=300
         Number of steps.
     batch_size : int, default=1024

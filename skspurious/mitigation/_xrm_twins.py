@@ -1,5 +1,7 @@
 """XRM's twins: two networks in one loop, each of which learns the other one's mistakes."""
 
+import copy
+
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, clone
@@ -18,7 +20,7 @@ from skspurious.data import unpack_groups
 from skspurious.functional._cross_mistakes import flip_labels, twin_weights
 from skspurious.functional._error_set import stratified_folds
 from skspurious.group_inference._samples import encode_classes
-from skspurious.utils._parameters import extends
+from skspurious.utils._parameters import extends, shallow_copy
 
 
 class TwinGroups(BaseEstimator):
@@ -87,12 +89,24 @@ class TwinNetworks(BaseTorchClassifier):
         Labels of each run that differ in the end from the true ones.
     flipped_mask_ : ndarray of shape (n_samples,), bool
         Which they are, in the run that was kept.
+    other_module_ : nn.Module
+        The second network; ``module_`` is the first.
     shared attributes
     """
 
     def __init__(self, module=None, *, n_runs=1, **shared):
         super().__init__(module, **shared)
         self.n_runs = n_runs
+
+    def predict_proba(self, X):
+        """Mean of both networks' probabilities."""
+        other = shallow_copy(self)
+        other.module_ = self.other_module_
+        return (super().predict_proba(X) + super(TwinNetworks, other).predict_proba(X)) / 2
+
+    def predict(self, X):
+        """Class of the largest mean probability."""
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
     @property
     def _keeps_part_aside(self):
@@ -119,31 +133,32 @@ class TwinNetworks(BaseTorchClassifier):
         sampler = UniformSampler(len(y), seed=seeds[3])
         stage = Stage(f"twins_{k + 1}", objective, sampler, seeds[4], TO_THE_END)
         history = run_stage(self, twins, stage, data.train, None, runtime).history
-        logits = read_outputs(self, twins, data.train.samples, runtime, apply=Twins.both).cpu()
+        logits = read_outputs(self, twins, data.train.samples, runtime).cpu()
         held_out = torch.where(half[:, None] == 0, logits[:, 1], logits[:, 0])
         learned = {
             "error_mask_": (held_out.argmax(dim=1) != y).numpy(),
             "flipped_mask_": (objective.label.cpu() != y).numpy(),
+            "other_module_": pair[1],
         }
-        return Trained(twins, history, None, learned)
+        return Trained(pair[0], history, None, learned)
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        if "other_module_" in state:  # as the first one: a file opens without a GPU
+            state = {**state, "other_module_": copy.deepcopy(state["other_module_"]).cpu()}
+        return state
 
 
 class Twins(nn.Module):
-    """Two networks of one shape: the logits of both in training, then what both say together."""
+    """Two networks of one shape, side by side: logits (b, 2, n_classes)."""
 
     def __init__(self, first, second):
         super().__init__()
         self.twins = nn.ModuleList([first, second])
 
-    def both(self, inputs):
-        """Logits of both networks, (b, 2, n_classes)."""
-        return torch.stack([forward(twin, inputs).float() for twin in self.twins], dim=1)
-
     def forward(self, *args, **named):
-        logits = self.both(named or args[0])
-        if self.training:
-            return logits
-        return logits.log_softmax(dim=2).logsumexp(dim=1) - np.log(2.0)  # of the mean probability
+        inputs = named or args[0]
+        return torch.stack([forward(twin, inputs).float() for twin in self.twins], dim=1)
 
 
 class CrossMistakes(Objective):
@@ -163,7 +178,7 @@ class CrossMistakes(Objective):
     def forward(self, module, batch, runtime):
         at, inputs = batch["position"], batch["X"]
         with runtime.autocast():
-            logits = forward(module, inputs).float()
+            logits = forward(module, inputs)
         in_first = self.twin_of[at, None] == 0
         held_in = torch.where(in_first, logits[:, 0], logits[:, 1])
         held_out = torch.where(in_first, logits[:, 1], logits[:, 0]).detach()
