@@ -69,7 +69,7 @@ def test_groups_of_xrm_serve_a_last_layer():
         head = LastLayerRetrainer(n_draws=2, C=1.0, random_state=0).fit(X, y, sample_group=groups)
         group = 2 * y_new + minority_new
         worst[name] = worst_group_accuracy(y_new, head.predict(X_new), sample_group=group)
-    assert worst["xrm"] > worst["class"] + 0.1
+    assert worst["xrm"] > worst["class"] + 0.05
 
 
 def test_sides_are_those_of_the_twin_that_has_not_seen_the_row():
