@@ -9,6 +9,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,6 +19,7 @@ from skspurious import (
     GroupedData,
     XRMClassifier,
     worst_group_accuracy,
+    worst_group_scorer,
 )
 from skspurious._engine._runtime import Runtime
 from skspurious.callbacks import Callback
@@ -328,6 +330,21 @@ def test_xrm_seeds_decide_everything(assert_global_rng_untouched):
     assert not torch.equal(other.module_.head.weight, first.module_.head.weight)
     twins = first.group_inferrer_.twins_
     assert not torch.equal(twins.module_.head.weight, twins.other_module_.head.weight)
+
+
+def test_a_search_reaches_the_twins_and_scores_by_their_groups():
+    X, y, _ = make_shortcut(200, core=0.7)
+    first = ERMClassifier(max_epochs=2, lr=0.05, batch_size=32, device="cpu")
+    clf = XRMClassifier(Mlp, first_stage=first, max_epochs=2, **FAST)
+    grid = {"first_stage__lr": [1e-4, 0.05]}
+    search = GridSearchCV(clf, grid, scoring=worst_group_scorer, cv=2, error_score="raise")
+    search.fit(X, y)
+    twins = search.best_estimator_.group_inferrer_.twins_
+    assert twins.lr == search.best_params_["first_stage__lr"]
+    best = search.best_estimator_
+    group = best.infer_groups(X, y)
+    worst = worst_group_accuracy(y, best.predict(X), sample_group=group)
+    assert worst_group_scorer(best, X, y) == pytest.approx(worst)
 
 
 def test_batch_norm_keywords_and_instances():
