@@ -17,6 +17,7 @@ from skspurious.mitigation import (
     PruSCNetwork,
     SPAREClassifier,
     SpuriousSamplePruner,
+    XRMClassifier,
 )
 from skspurious.persistence import load_model, save_model
 
@@ -35,6 +36,7 @@ __all__ = [
     "SpuriousGroupInferrer",
     "SpuriousSamplePruner",
     "TorchFeatureExtractor",
+    "XRMClassifier",
     "__version__",
     "group_report",
     "load_model",

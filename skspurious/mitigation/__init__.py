@@ -10,6 +10,7 @@ from skspurious.mitigation._nsf import NSFClassifier
 from skspurious.mitigation._pruned import PrunedRetrainer, SpuriousSamplePruner
 from skspurious.mitigation._prusc import PruSCNetwork
 from skspurious.mitigation._spare import SPAREClassifier
+from skspurious.mitigation._xrm import XRMClassifier
 
 __all__ = [
     "BalancedRetrainer",
@@ -23,4 +24,5 @@ __all__ = [
     "PrunedRetrainer",
     "SPAREClassifier",
     "SpuriousSamplePruner",
+    "XRMClassifier",
 ]

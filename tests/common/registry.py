@@ -24,6 +24,7 @@ from skspurious import (
     SpuriousGroupInferrer,
     SpuriousSamplePruner,
     TorchFeatureExtractor,
+    XRMClassifier,
 )
 from skspurious.base import BaseTorchClassifier
 from skspurious.datasets import make_spurious_classification
@@ -238,6 +239,18 @@ ENTRIES = [
             )
         },
         warnings=("the error set is",),
+    ),
+    Entry(
+        XRMClassifier,
+        takes_inferrer=False,
+        stages=2,
+        failures={
+            WEIGHT_CHECK: (
+                "groups are mistakes on samples, sampled and adjusted by their number, as in the "
+                "paper; weights act on the losses of the second stage alone"
+            )
+        },
+        own_wording=frozenset({"group_inferrer"}),
     ),
     Entry(
         LastLayerRetrainer,
