@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
@@ -218,6 +219,7 @@ class ViewJury(GroupCarrier, _AsIs):
     def _fit(self, X, y):
         X = self._check_samples(X, reset=True)
         y = column_or_1d(y, warn=True)
+        assert_all_finite(y, input_name="y")
         if len(y) != n_rows(X):
             raise ValueError(f"y has {len(y)} labels for {n_rows(X)} samples: give one for each.")
         check_classification_targets(y)
