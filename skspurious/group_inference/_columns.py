@@ -78,6 +78,8 @@ class TableColumns(TransformerMixin, BaseEstimator):
         "number", "date" or "category", for each of the columns.
     encoder_ : OrdinalEncoder
         Of the categories.
+    is_empty_ : bool ndarray of shape (n_columns,)
+        Where all training samples lack a value: the column is 0.
     """
 
     def __init__(self, columns):
@@ -97,6 +99,7 @@ class TableColumns(TransformerMixin, BaseEstimator):
         categories = self._of_kind(table, "category")
         if categories.shape[1]:
             self.encoder_.fit(_names(categories))
+        self.is_empty_ = table.isna().all().to_numpy()  # which boosted trees do not take
         return self
 
     def transform(self, X):
@@ -115,6 +118,7 @@ class TableColumns(TransformerMixin, BaseEstimator):
         if categories.shape[1]:
             is_category = np.array(self.kinds_) == "category"
             Z[:, is_category] = self.encoder_.transform(_names(categories))
+        Z[:, self.is_empty_] = 0.0
         return Z
 
     def _of_kind(self, table, kind):

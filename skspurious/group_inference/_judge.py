@@ -7,6 +7,7 @@ from scipy.special import softmax
 from sklearn.base import TransformerMixin, clone, is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.feature_selection import SelectorMixin
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.utils import check_array, get_tags
 
@@ -29,9 +30,6 @@ class Judge:
     ----------
     name : str
         Name of the view, for messages.
-    view : transformer, classifier, or columns
-        A transformer, whose output a linear model is fitted on; a Pipeline that ends in a
-        classifier, or a classifier; or the names or numbers of columns.
     cross_fit : int
         Folds, of the values of the view's output.
     C : float
@@ -40,18 +38,20 @@ class Judge:
         Of the folds, and of what has no seed of its own.
     """
 
-    def __init__(self, name, view, *, cross_fit, C, seed):
+    def __init__(self, name, *, cross_fit, C, seed):
         self.name = name
-        self.view = view
         self.cross_fit = cross_fit
         self.C = C
         self.seed = seed
 
-    def fit(self, X, y, code, n_classes):
+    def fit(self, view, X, y, code, n_classes):
         """Votes for the training samples, each by a model that was fitted without it.
 
         Parameters
         ----------
+        view : transformer, classifier, or columns
+            A transformer, whose output a linear model is fitted on; a Pipeline that ends in a
+            classifier, or a classifier; or the names or positions of columns.
         X : samples of any kind, without groups
         y : ndarray of shape (n_samples,)
             Class labels, for transformers that want them.
@@ -64,7 +64,7 @@ class Judge:
         votes : ndarray of shape (n_samples, n_classes), float64
         """
         self.n_classes = n_classes
-        transformer, classifier = _split(self.view, X, self.name)
+        transformer, classifier = _split(view, X, self.name)
         self.transformer_ = _seeded(transformer, self.seed)
         self.classifier = _seeded(classifier, self.seed)
         unfitted = clone(self.transformer_)
@@ -159,6 +159,8 @@ def _sees_labels(transformer):
     if isinstance(transformer, Pipeline | FeatureUnion | ColumnTransformer):
         steps = transformer.get_params(deep=True).items()
         return any(_sees_labels(s) for k, s in steps if "__" not in k and hasattr(s, "fit"))
+    if isinstance(transformer, SelectorMixin):
+        return True
     # A fit_transform of its own is out of fold, as those of KeepWords and TargetEncoder are.
     if getattr(type(transformer), "fit_transform", None) is not TransformerMixin.fit_transform:
         return False

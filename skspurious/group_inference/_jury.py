@@ -16,14 +16,12 @@ from skspurious.data._samples import n_rows
 from skspurious.functional._jury import balanced_hits, jury_scores, view_weights
 from skspurious.group_inference._judge import Judge
 from skspurious.group_inference._keys import sample_keys
+from skspurious.group_inference._named_views import CLEAN, resolve_views
 from skspurious.group_inference._samples import GroupCarrier, as_array, encode_classes
 from skspurious.group_inference._sides import margins_of, parts_of_predictions, taken_for
 from skspurious.utils._random import draw_seed
 from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
-from skspurious.views import standard_views
 from skspurious.views._standard import is_table
-
-CLEAN = "clean"  # the name of the samples as they are, among the views
 
 
 class _AsIs(TransformerMixin, BaseEstimator):
@@ -125,8 +123,8 @@ class ViewJury(GroupCarrier, _AsIs):
     itself as ``KeepWords``, ``TargetEncoder`` and ``TorchFeatureExtractor(cross_fit=5)`` do.
 
     A classifier's probabilities are divided by the shares of the classes that it was fitted on,
-    unless it has ``class_weight="balanced"``. A class of fewer samples than folds is judged by
-    models that have seen few of it, or none: then no view takes its samples for what they are.
+    unless it has ``class_weight="balanced"``. Classes of fewer samples than folds, which some of
+    the models have not seen, do not count in balanced accuracies where two others do.
 
     Takes one pass over the samples for every view, and five linear models or small ensembles
     of trees. Views of pictures without an `extractor` need no network.
@@ -224,21 +222,19 @@ class ViewJury(GroupCarrier, _AsIs):
             raise ValueError(f"y has {len(y)} labels for {n_rows(X)} samples: give one for each.")
         check_classification_targets(y)
         self.classes_, code = np.unique(y, return_inverse=True)
-        views, n_classes = self._resolve_views(X), len(self.classes_)
+        views = resolve_views(X, self.views, self.clean, self.extractor)
+        n_classes = len(self.classes_)
         params = {"cross_fit": self.cross_fit, "C": self.C, "seed": draw_seed(self.random_state)}
-        judges = [Judge(name, view, **params) for name, view in views.items()]
+        judges = [Judge(name, **params) for name in views]
         heard = Parallel(n_jobs=self.n_jobs, prefer="threads")(
-            delayed(_hear)(judge, X, y, code, n_classes) for judge in judges
+            delayed(_hear)(judge, view, X, y, code, n_classes)
+            for judge, view in zip(judges, views.values(), strict=True)
         )
         key = sample_keys(X, code)
         self._known_key, at = np.unique(key, return_inverse=True)
         votes = np.stack([_mean_of_copies(vote, at) for vote, _ in heard])
         self.judges_, self.view_names_ = judges, list(views)
-        accuracy = balanced_hits(votes, code)
-        is_clean = np.array([name == CLEAN for name in views])
-        self._weight = view_weights(
-            accuracy, n_classes, clean=is_clean, n_samples=np.bincount(code)
-        )
+        accuracy, self._weight = self._weigh(votes, code)
         self.votes_ = votes.astype(np.float32)
         score = jury_scores(votes, self._weight)
         self._known_score = score[np.unique(at, return_index=True)[1]]
@@ -254,6 +250,20 @@ class ViewJury(GroupCarrier, _AsIs):
             index=pd.Index(self.view_names_, name="view"),
         )
         return self
+
+    def _weigh(self, votes, code):
+        """Balanced accuracies and weights of the views."""
+        size = np.bincount(code)
+        # A class of fewer samples than folds is unknown to models that leave one out.
+        is_known = size >= self.cross_fit
+        is_known |= np.count_nonzero(is_known) < 2
+        rows = is_known[code]
+        accuracy = balanced_hits(votes[:, rows], code[rows])
+        is_clean = np.array([name == CLEAN for name in self.view_names_])
+        weight = view_weights(
+            accuracy, np.count_nonzero(is_known), clean=is_clean, n_samples=size[is_known]
+        )
+        return accuracy, weight
 
     def _learn_groups(self, score, code):
         """Sides, and groups of the training samples."""
@@ -359,25 +369,6 @@ class ViewJury(GroupCarrier, _AsIs):
             score[is_known] = self._known_score[at[is_known]]
         return score
 
-    def _resolve_views(self, X):
-        """Views by name, in the order in which they were given; the clean sample last."""
-        is_auto = isinstance(self.clean, str) and self.clean == "auto"
-        if isinstance(self.views, str):
-            if self.extractor is not None and not hasattr(self.extractor, "transform"):
-                raise TypeError(
-                    f"extractor={self.extractor!r} has no transform: give a transformer that makes "
-                    "numbers of the samples, such as a TorchFeatureExtractor."
-                )
-            views, clean = standard_views(X, extractor=self.extractor)
-            clean = clean if is_auto else self.clean
-        else:
-            views, clean = named_views(self.views), None if is_auto else self.clean
-        if clean is not None:
-            views = {**views, CLEAN: clean}
-        if not views:
-            raise ValueError("views is empty: give at least one view, or views='auto'.")
-        return views
-
     def _check_samples(self, X, reset=False):
         """Tables as scikit-learn checks them; other kinds of samples as they are."""
         if isinstance(X, pd.DataFrame):  # columns may be of any type
@@ -412,28 +403,14 @@ class ViewJury(GroupCarrier, _AsIs):
         return tags
 
 
-def named_views(views):
-    """Views by their names, from a dict or a list of pairs."""
-    pairs = list(views.items() if isinstance(views, dict) else views)
-    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
-        raise ValueError(f"views={views!r}: give a dict of views, or a list of pairs (name, view).")
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names) or CLEAN in names or not all(isinstance(n, str) for n in names):
-        raise ValueError(
-            f"views has the names {names}: give each view a str of its own; {CLEAN!r} is that of "
-            "the samples themselves, see the parameter clean."
-        )
-    return dict(pairs)
-
-
 def _mean_of_copies(vote, at):
     """Votes of copies that were dealt out to several folds: their mean."""
     count = np.bincount(at)
     return np.stack([(np.bincount(at, column) / count)[at] for column in vote.T], axis=1)
 
 
-def _hear(judge, X, y, code, n_classes):
+def _hear(judge, view, X, y, code, n_classes):
     """Votes of a judge, and the seconds that they took."""
     start = time.perf_counter()
-    votes = judge.fit(X, y, code, n_classes)
+    votes = judge.fit(view, X, y, code, n_classes)
     return votes, time.perf_counter() - start
