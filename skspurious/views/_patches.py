@@ -50,6 +50,10 @@ class PatchFeatures(TransformerMixin, BaseEstimator):
     ----------
     centers_ : ndarray of shape (n_patches, n_channels * patch_size ** 2), float32
         The typical patches, of one contrast and whitened.
+    mean_ : tensor of shape (n_channels * patch_size ** 2,), float32
+        Mean of the patches.
+    whitening_ : tensor of shape (n_channels * patch_size ** 2, n_channels * patch_size ** 2)
+        What whitens them.
     n_features_in_ : int
         Number of channels.
 
@@ -223,7 +227,8 @@ class PatchFeatures(TransformerMixin, BaseEstimator):
             if min(pictures.shape[-2:]) < self.patch_size:
                 raise ValueError(
                     f"a picture has {pictures.shape[-2]} x {pictures.shape[-1]} pixels, less than "
-                    f"patch_size={self.patch_size}. Choose a smaller one."
+                    f"patch_size={self.patch_size}. Choose a smaller one; of ViewJury by "
+                    "extractor=PatchFeatures(patch_size=...)."
                 )
             yield pictures
 

@@ -28,7 +28,7 @@ from skspurious import (
 )
 from skspurious.base import BaseTorchClassifier
 from skspurious.datasets import make_spurious_classification
-from skspurious.group_inference import KMeansGroups, SpareGroups
+from skspurious.group_inference import KMeansGroups, SpareGroups, ViewJury
 from skspurious.pipeline import Pipeline
 from skspurious.views import (
     Grayscale,
@@ -37,9 +37,11 @@ from skspurious.views import (
     KeepWords,
     LowPass,
     MaskCenter,
+    PatchFeatures,
     SelectFields,
     ShufflePatches,
     ShuffleWords,
+    TextStatistics,
 )
 
 # Of classifiers: a few epochs; enough for scikit-learn, which wants most samples to be right.
@@ -314,6 +316,7 @@ ENTRIES = [
         ),
     ),
     Entry(SpuriousGroupInferrer, quick={"method": KMeansGroups(n_init=1)}, shared=False),
+    Entry(ViewJury, shared=False),
     Entry(SpuriousSamplePruner, quick={"score_epochs": 3}, warnings=("The data look",)),
     Entry(TorchFeatureExtractor, (nn.Identity(),), quick={"layer": ""}, shared=False),
     Entry(
@@ -342,8 +345,10 @@ VIEWS = [
     Entry(LowPass, **PICTURES, is_stateless=True),
     Entry(Grayscale, **PICTURES, is_stateless=True),
     Entry(ImageStatistics, **PICTURES),
+    Entry(PatchFeatures, **PICTURES, quick={"n_patches": 8}),
     Entry(ShuffleWords, **TEXTS, is_stateless=True),
     Entry(KeepWords, **TEXTS),
+    Entry(TextStatistics, **TEXTS, is_stateless=True),
     Entry(SelectFields, (0,), shared=False, samples="pairs", is_stateless=True),
 ]
 
