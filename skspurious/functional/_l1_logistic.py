@@ -186,7 +186,6 @@ class _Fit:
         """
         W = self.W.to(problem.X)
         curvature = problem.mean_curvature()
-        is_used = (W[:-1] != 0).flatten(1).any(1) | (problem.penalty != "l1")
         while True:
             deviation = problem.deviation(W, problem.logits(W)) / problem.unit[:, None]
             violation = deviation.amax((0, 2))
@@ -194,7 +193,8 @@ class _Fit:
             if len(head) == 0:
                 self.W = W.to(self.W)
                 return violation
-            is_used = is_used | _worst(deviation[:-1, head].amax((1, 2)), is_used, tol)
+            is_used = (W[:-1] != 0).flatten(1).any(1) | (problem.penalty != "l1")
+            is_used |= _worst(deviation[:-1, head].amax((1, 2)), is_used, tol)
             feature = is_used.nonzero().flatten()
             rows = torch.cat([feature, feature.new_tensor([len(W) - 1])])
             part = problem.take(head, feature)
