@@ -15,7 +15,7 @@ from skspurious import ERMClassifier, GroupedData, LastLayerRetrainer
 from skspurious.data import make_sample_group
 from skspurious.datasets import make_spurious_classification
 from skspurious.functional import fit_l1_logistic
-from skspurious.mitigation import _last_layer
+from skspurious.mitigation import _last_layer_heads
 
 fidelity = pytest.mark.fidelity
 
@@ -70,7 +70,7 @@ class _Solver:
 @pytest.fixture
 def solver(monkeypatch):
     solver = _Solver()
-    monkeypatch.setattr(_last_layer, "fit_l1_logistic", solver)
+    monkeypatch.setattr(_last_layer_heads, "fit_l1_logistic", solver)
     return solver
 
 
