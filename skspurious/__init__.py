@@ -6,6 +6,7 @@ from skspurious.embedding import TorchFeatureExtractor
 from skspurious.group_inference import SpuriousGroupInferrer
 from skspurious.metrics import group_report, worst_group_accuracy, worst_group_scorer
 from skspurious.mitigation import (
+    AutoRetrainer,
     BalancedRetrainer,
     ERMClassifier,
     GEORGEClassifier,
@@ -22,6 +23,7 @@ from skspurious.mitigation import (
 from skspurious.persistence import load_model, save_model
 
 __all__ = [
+    "AutoRetrainer",
     "BalancedRetrainer",
     "ERMClassifier",
     "GEORGEClassifier",

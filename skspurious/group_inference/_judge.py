@@ -80,7 +80,17 @@ class Judge:
                 new = self._rows(transformer.transform(take_rows(X, held_out)))
             votes[held_out] = self._probability(self._fit(part, code[rows]), new)
         self.model_ = self._fit(take_rows(Z, order), code[order])
+        self._seen = Z
         return votes
+
+    def pop_rows(self):
+        """What the model was fitted on, once, if it is a table of numbers; it is not kept."""
+        rows, self._seen = self._seen, None
+        return rows if self.classifier is None else None
+
+    def rows(self, X):
+        """What the model of new samples looks at."""
+        return self._rows(self.transformer_.transform(X))
 
     def votes(self, X):
         """Votes for new samples, by a model of all training samples.
@@ -93,7 +103,7 @@ class Judge:
         -------
         votes : ndarray of shape (n_samples, n_classes), float64
         """
-        return self._probability(self.model_, self._rows(self.transformer_.transform(X)))
+        return self._probability(self.model_, self.rows(X))
 
     def _rows(self, Z):
         """What the view gives, as its model takes it."""

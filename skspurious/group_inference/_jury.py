@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from skspurious.data import unpack_groups
 from skspurious.data._samples import n_rows
 from skspurious.functional._jury import balanced_hits, jury_scores, view_weights
+from skspurious.group_inference._evidence import evidence_of
 from skspurious.group_inference._judge import Judge
 from skspurious.group_inference._keys import sample_keys
 from skspurious.group_inference._named_views import CLEAN, resolve_views
@@ -94,6 +95,12 @@ class ViewJury(GroupCarrier, _AsIs):
         jury, and the seconds that it took.
     score_ : ndarray of shape (n_samples, n_classes), float64
         What the jury says: the weighted mean of the votes.
+    view_score_ : ndarray of shape (n_samples, n_classes), float64
+        What the views say without the clean sample.
+    evidence_ : Evidence or None
+        Whether what the views say is a shortcut of a linear head on the clean samples: ``level``
+        ("none", "weak" or "strong") with its figures. None where nothing looks at the clean
+        samples.
     margin_ : ndarray of shape (n_samples,), float64
         Score of the own class minus the largest of the others; negative is the minority.
     judges_ : list
@@ -238,6 +245,7 @@ class ViewJury(GroupCarrier, _AsIs):
         self.votes_ = votes.astype(np.float32)
         score = jury_scores(votes, self._weight)
         self._known_score = score[np.unique(at, return_index=True)[1]]
+        self._judge_evidence(votes, code, params["seed"])
         self._learn_groups(score, code)
         agrees = [np.mean(taken_for(vote, code) == taken_for(score, code)) for vote in votes]
         self.view_scores_ = pd.DataFrame(
@@ -264,6 +272,40 @@ class ViewJury(GroupCarrier, _AsIs):
             accuracy, np.count_nonzero(is_known), clean=is_clean, n_samples=size[is_known]
         )
         return accuracy, weight
+
+    def _judge_evidence(self, votes, code, seed):
+        """What the views say without the clean sample, and whether it is a shortcut."""
+        is_view = np.array([name != CLEAN for name in self.view_names_])
+        weight = np.where(is_view, self._weight, 0.0)
+        self.view_score_ = jury_scores(votes, weight / max(weight.sum(), 1e-12))
+        self.evidence_ = None
+        rows = [judge.pop_rows() for judge in self.judges_][-1]
+        if not is_view.all() and rows is not None and len(self.classes_) > 1:
+            self.evidence_ = evidence_of(rows, code, self.view_score_, seed=seed)
+
+    def represent(self, X):
+        """What the model of the clean samples looks at.
+
+        Parameters
+        ----------
+        X : samples of the kind of ``fit``, or GroupedData
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_features_out)
+
+        Raises
+        ------
+        ValueError
+            If nothing looks at the clean samples: ``clean`` is None.
+        """
+        check_is_fitted(self)
+        if self.view_names_[-1] != CLEAN:
+            raise ValueError(
+                "clean=None: nothing looks at the samples themselves. Give clean= a transformer, "
+                "or the columns of the sample."
+            )
+        return self.judges_[-1].rows(self._check_samples(unpack_groups(X)[0]))
 
     def _learn_groups(self, score, code):
         """Sides, and groups of the training samples."""

@@ -1,5 +1,6 @@
 """Classifiers that improve the worst group: one method, one file."""
 
+from skspurious.mitigation._auto import AutoRetrainer
 from skspurious.mitigation._balanced import BalancedRetrainer
 from skspurious.mitigation._erm import ERMClassifier
 from skspurious.mitigation._george import GEORGEClassifier
@@ -13,6 +14,7 @@ from skspurious.mitigation._spare import SPAREClassifier
 from skspurious.mitigation._xrm import XRMClassifier
 
 __all__ = [
+    "AutoRetrainer",
     "BalancedRetrainer",
     "ERMClassifier",
     "GEORGEClassifier",

@@ -210,7 +210,7 @@ class LastLayerRetrainer(BaseTorchClassifier):
         # The standardisation is folded into the head.
         learned["coef_"] = learned["coef_"] / scaler.scale_
         learned["intercept_"] = learned["intercept_"] - learned["coef_"] @ scaler.mean_
-        _set_head(last_linear(module)[1], learned["coef_"], learned["intercept_"])
+        set_head(last_linear(module)[1], learned["coef_"], learned["intercept_"])
         learned |= {"mean_": scaler.mean_, "scale_": scaler.scale_}
         if is_on_validation:  # groups of the training samples had no part in it
             learned["used_group_labels_"] = {**data.used_group_labels, "train": False}
@@ -261,7 +261,7 @@ def _old_head(module, scaler):
     return coef * torch.as_tensor(scaler.scale_).to(coef)
 
 
-def _set_head(layer, coef, intercept):
+def set_head(layer, coef, intercept):
     """Write a head into a linear layer; one logit becomes two, half of it each."""
     if len(coef) == 1:
         coef, intercept = np.stack([-coef[0], coef[0]]) / 2, np.repeat(intercept, 2) * [-0.5, 0.5]

@@ -1,0 +1,291 @@
+"""AutoRetrainer: looks for a shortcut by itself, and retrains the last layer where there is one."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.frozen import FrozenEstimator
+from torch import nn
+
+from skspurious._engine._modules import last_linear
+from skspurious._prediction import read_embedding
+from skspurious._training import Trained
+from skspurious.base import BaseTorchClassifier
+from skspurious.data import TensorSamples, unpack_groups
+from skspurious.embedding import TorchFeatureExtractor
+from skspurious.functional._cross_fit import fit_balanced_logistic
+from skspurious.functional._error_set import stratified_folds
+from skspurious.functional._metrics import group_counts, group_means
+from skspurious.functional._split import stratified_split
+from skspurious.group_inference import KMeansGroups, SpuriousGroupInferrer, ViewJury
+from skspurious.group_inference._evidence import evidence_of
+from skspurious.group_inference._sides import taken_for
+from skspurious.mitigation._last_layer import LastLayerRetrainer, set_head
+from skspurious.utils._parameters import extends
+from skspurious.utils._sklearn_compat import StrOptions
+
+_N_FOLDS = 5
+_WEAK_CS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # to choose from where the evidence is weak
+_HELD_OUT = 0.2  # of the rows, to see whether training the backbone gains
+
+
+@extends(BaseTorchClassifier, without=("group_inferrer",))
+class AutoRetrainer(BaseTorchClassifier):
+    """Looks for a shortcut without group labels, and retrains the last layer where it finds one.
+
+    For whoever does not want to choose. A jury of views (:class:`ViewJury`) divides every class
+    by what can be said of it without the object. If balancing these groups recovers what a plain
+    model gets wrong, that is evidence of a shortcut: the last layer is fitted anew on balanced
+    groups, as :class:`LastLayerRetrainer` does. If there is none, plain training is kept.
+
+    Read more in the :doc:`quick start </quickstart>`.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    views : "auto", dict, or list of (str, view), default="auto"
+        Views of the samples, as :class:`~skspurious.group_inference.ViewJury` takes them. "auto"
+        is the standard set for the kind of samples.
+    clean : "auto", view or None, default="auto"
+        What looks at the samples as they are; with views that are columns, the columns of the
+        sample itself: the head then uses these alone.
+    finetune : {"auto"} or bool, default="auto"
+        Whether the backbone of a network that is trained already (``weights``, an instance, or a
+        ``FrozenEstimator``) is trained further. "auto" tries a new last layer on the frozen
+        backbone first, trains on four fifths of the samples, and goes on with the trained
+        backbone only if it is better on the groups of the rest. False never trains it. A network
+        that starts from scratch is always trained.
+    shared parameters
+
+    Attributes
+    ----------
+    evidence_ : Evidence or None
+        ``level``, "none", "weak" or "strong", with its figures, of which ``str`` makes a sentence;
+        None where the groups were given.
+    chosen_ : str
+        What the head was fitted on: "plain", "classes", "jury", "errors" or "clusters"; "given".
+    candidates_ : DataFrame
+        For each of them the accuracy out of fold in the worst group of the views, and in the
+        mean over their groups: of linear heads on the frozen embedding, for networks from scratch
+        on what the jury has of the clean samples. Empty where groups were given.
+    backbone_ : {"none", "frozen", "trained"}
+        What became of the network below the last layer.
+    shared attributes
+
+    See Also
+    --------
+    LastLayerRetrainer : The same with groups that are known, or inferred otherwise.
+    skspurious.group_inference.ViewJury : The jury alone.
+
+    Notes
+    -----
+    Needs no group labels, and uses those that ``fit`` is given (``X`` that carries groups only
+    counts for the score). ``group_inferrer_`` is the fitted jury, with its scores and evidence.
+
+    Where the evidence is strong the head is that of ``LastLayerRetrainer`` at its defaults, on
+    balanced draws; where it is weak, one head on all samples, weighted, which changes less.
+
+    One pass over the samples for each view, five small models for each, and what
+    ``LastLayerRetrainer`` takes; with ``finetune="auto"`` one training more. All of it is
+    selected on training samples; there is no need to hold any out.
+
+    Examples
+    --------
+    >>> from skspurious import AutoRetrainer
+    >>> from skspurious.datasets import make_spurious_classification
+    >>> train = make_spurious_classification(500, random_state=0)
+    >>> clf = AutoRetrainer(random_state=0).fit(train.data, train.target)
+    >>> clf.evidence_.level in {"none", "weak", "strong"}
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **BaseTorchClassifier._parameter_constraints,
+        "views": [StrOptions({"auto"}), dict, list],
+        "clean": [object],
+        "finetune": [StrOptions({"auto"}), "boolean"],
+    }
+    _parameter_constraints.pop("group_inferrer")
+
+    def __init__(self, module=None, *, views="auto", clean="auto", finetune="auto", **shared):
+        super().__init__(module, **shared)
+        self.views = views
+        self.clean = clean
+        self.finetune = finetune
+
+    # ------------------------------------------------------------------------- the jury
+
+    def _fit(self, X, y, **given):
+        return super()._fit(X, y, of_method={"raw": unpack_groups(X)[0]}, **given)
+
+    def _make_group_inferrer(self):
+        extractor = None
+        if self.views == "auto" and self._is_trained_already:
+            names = ("weights", "eval_transform", "collate_fn", "batch_size", "device")
+            params = {name: getattr(self, name) for name in (*names, "precision", "num_workers")}
+            extractor = TorchFeatureExtractor(self.module, **params)
+        return ViewJury(self.views, clean=self.clean, extractor=extractor)
+
+    @property
+    def _is_trained_already(self):
+        return self.weights is not None or isinstance(self.module, nn.Module | FrozenEstimator)
+
+    # ------------------------------------------------------------------------- training
+
+    def _train(self, module, data, runtime, seeds, *, raw):
+        jury = data.group_inferrer
+        data = self._on_clean_columns(data)
+        learned = {"evidence_": None, "chosen_": "given", "candidates_": pd.DataFrame()}
+        Z = self._frozen_embedding(module, data, runtime)
+        if jury is not None:
+            rows = jury.represent(raw)[data.train.rows] if Z is None else Z
+            learned |= self._choose(jury, rows, data, seeds[0])
+            data = _with_groups(data, learned.pop("labels"))
+        is_frozen = (
+            self.module is not None
+            and Z is not None
+            and not self._gains(module, Z, data, runtime, seeds)
+        )
+        if learned["chosen_"] == "plain":
+            trained = self._train_plain(module, data, runtime, seeds, Z if is_frozen else None)
+        else:
+            level = getattr(learned["evidence_"], "level", "strong")
+            retrainer = self._retrainer(level, is_frozen)
+            trained = retrainer._train(module, data, runtime, seeds)
+        backbone = "none" if self.module is None else "frozen" if is_frozen else "trained"
+        learned |= {"backbone_": backbone}
+        return replace(trained, learned={**trained.learned, **learned})
+
+    def _retrainer(self, evidence, is_frozen):
+        """LastLayerRetrainer with the shared parameters, for its second half."""
+        retrainer = LastLayerRetrainer(retrain_on="train")
+        names = BaseTorchClassifier().get_params(deep=False)
+        retrainer.set_params(
+            **{name: getattr(self, name) for name in names if name != "group_inferrer"}
+        )
+        if is_frozen:
+            retrainer.max_epochs = 0
+        if evidence == "weak":
+            retrainer.set_params(balance="weights", penalty="l2", Cs=_WEAK_CS)
+        return retrainer
+
+    def _train_plain(self, module, data, runtime, seeds, Z):
+        """The network by plain training, or a plain head on its frozen embedding."""
+        if Z is None:
+            return super()._train(module, data, runtime, seeds)
+        module.to(runtime.device).eval()
+        y, n_classes = data.train.y.numpy(), len(data.classes)
+        coef, intercept = fit_balanced_logistic(Z, y, n_classes, strata=np.zeros(len(y)))
+        set_head(last_linear(module)[1], coef.T, intercept)
+        return Trained(module, [])
+
+    # ---------------------------------------------------------------------- what to do
+
+    def _choose(self, jury, Z, data, seed):
+        """Evidence, the candidates by the views' groups, and the groups of the chosen one."""
+        y, n_classes = data.train.y.numpy(), len(data.classes)
+        said = jury.view_score_[data.train.rows]
+        evidence = evidence_of(Z, y, said, seed=seed)
+        judge = y * n_classes + taken_for(said, y)
+        candidates = {
+            "plain": np.zeros_like(y),
+            "classes": y,
+            "jury": data.train.group.numpy(),
+            "errors": SpuriousGroupInferrer("error", random_state=seed).fit(Z, y).labels_,
+            "clusters": SpuriousGroupInferrer(KMeansGroups(n_clusters=2), random_state=seed)
+            .fit(Z, y)
+            .labels_,
+        }
+        rows = {}
+        fold = stratified_folds(judge, _N_FOLDS, np.random.default_rng(seed))
+        for name, strata in candidates.items():
+            accuracy = _held_out_accuracy(Z, y, n_classes, strata, judge, fold)
+            rows[name] = {"worst_group": np.nanmin(accuracy), "mean": np.nanmean(accuracy)}
+        table = pd.DataFrame(rows).T.rename_axis("candidate")
+        chosen = "plain" if evidence.level == "none" else table["worst_group"].idxmax()
+        learned = {"evidence_": evidence, "chosen_": chosen, "candidates_": table}
+        return {**learned, "labels": candidates["jury" if chosen == "plain" else chosen]}
+
+    def _gains(self, module, Z, data, runtime, seeds):
+        """Whether a trained backbone is better than the frozen one on groups that are held out."""
+        if self.finetune != "auto":
+            return bool(self.finetune)
+        if self.max_epochs == 0:
+            return False
+        y, n_classes, group = (
+            data.train.y.numpy(),
+            len(data.classes),
+            data.train.group.numpy(),
+        )
+        rng = np.random.default_rng(seeds[0])
+        rows, held_out = stratified_split(group, _HELD_OUT, rng)
+        if len(held_out) == 0:
+            return False
+        part = replace(data, train=data.train.take(rows), valid=None)
+        tuned = copy.deepcopy(module)
+        LastLayerRetrainer._train_network(
+            self._retrainer("strong", False), tuned, part, runtime, seeds
+        )
+        embedding = read_embedding(self, tuned.eval(), data.train.samples, runtime, n_classes)
+        is_rest = np.isin(np.arange(len(y)), held_out).astype(np.int64)
+        scores = [
+            _held_out_accuracy(E, y, n_classes, group, group, is_rest, folds=(1,))
+            for E in (Z, embedding.cpu().numpy())
+        ]
+        frozen, trained = (np.nanmin(score) for score in scores)
+        n_worst = group_counts(group[held_out], data.train.n_groups).min()
+        return trained > frozen + np.sqrt(0.25 / max(n_worst, 1))
+
+    def _frozen_embedding(self, module, data, runtime):
+        """Embeddings by what has not been trained on the samples, or None from scratch."""
+        if self.module is None:
+            return data.train.samples.tensor.numpy()
+        if not self._is_trained_already or self.finetune is True:
+            return None
+        module.to(runtime.device).eval()
+        Z = read_embedding(self, module, data.train.samples, runtime, len(data.classes))
+        return Z.cpu().numpy()
+
+    def _on_clean_columns(self, data):
+        """The data with columns that only belong to views set to 0, so that no head uses them."""
+        columns = self.clean
+        samples = data.train.samples
+        if self.views == "auto" or not isinstance(columns, list | tuple | slice | np.ndarray):
+            return data
+        if not (isinstance(samples, TensorSamples) and samples.tensor.ndim == 2):
+            return data
+        names = data.input_attributes.get("feature_names_in_")
+        is_kept = np.zeros(samples.tensor.shape[1], dtype=bool)
+        if names is not None and isinstance(columns[0], str):
+            is_kept[np.isin(names, columns)] = True
+        else:
+            is_kept[columns] = True
+        kept = torch.from_numpy(is_kept)
+
+        def clear(labelled):
+            if labelled is None:
+                return None
+            return replace(labelled, samples=TensorSamples(labelled.samples.tensor * kept))
+
+        return replace(data, train=clear(data.train), valid=clear(data.valid))
+
+
+def _with_groups(data, labels):
+    """The data with other groups of the training samples."""
+    groups, code = np.unique(labels, return_inverse=True)
+    train = replace(data.train, group=torch.from_numpy(code), n_groups=len(groups))
+    return replace(data, train=train, groups=groups)
+
+
+def _held_out_accuracy(Z, y, n_classes, strata, judge, fold, folds=None):
+    """Accuracy in every group of `judge` of heads, balanced over `strata`, of the other folds."""
+    hits = np.full(len(y), np.nan)
+    for k in np.unique(fold) if folds is None else folds:
+        rows, rest = fold != k, fold == k
+        coef, intercept = fit_balanced_logistic(Z[rows], y[rows], n_classes, strata=strata[rows])
+        hits[rest] = (Z[rest] @ coef + intercept).argmax(axis=1) == y[rest]
+    seen = ~np.isnan(hits)
+    return group_means(hits[seen], judge[seen], int(judge.max()) + 1)
