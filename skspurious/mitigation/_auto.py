@@ -6,7 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from skspurious._engine._modules import last_linear
@@ -27,6 +29,7 @@ from skspurious.utils._parameters import extends
 from skspurious.utils._sklearn_compat import StrOptions
 
 _N_FOLDS = 5
+_N_COMPONENTS = 128  # of the representation on which candidates are compared
 _WEAK_CS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # to choose from where the evidence is weak
 _HELD_OUT = 0.2  # of the rows, to see whether training the backbone gains
 
@@ -189,6 +192,7 @@ class AutoRetrainer(BaseTorchClassifier):
         y, n_classes = data.train.y.numpy(), len(data.classes)
         said = jury.view_score_[data.train.rows]
         evidence = evidence_of(Z, y, said, seed=seed)
+        Z = _leading_components(Z)
         judge = y * n_classes + taken_for(said, y)
         candidates = {
             "plain": np.zeros_like(y),
@@ -271,6 +275,14 @@ class AutoRetrainer(BaseTorchClassifier):
             return replace(labelled, samples=TensorSamples(labelled.samples.tensor * kept))
 
         return replace(data, train=clear(data.train), valid=clear(data.valid))
+
+
+def _leading_components(Z):
+    """Standardised rows, in at most so many dimensions that heads take no time."""
+    Z = StandardScaler().fit_transform(Z)
+    if min(Z.shape) <= _N_COMPONENTS:
+        return Z
+    return PCA(_N_COMPONENTS, random_state=0).fit_transform(Z)
 
 
 def _with_groups(data, labels):
