@@ -126,7 +126,8 @@ class ViewJury(GroupCarrier, _AsIs):
     unless it has ``class_weight="balanced"``. Classes of fewer samples than folds, which some of
     the models have not seen, do not count in balanced accuracies where two others do.
 
-    Takes one pass over the samples for every view, and five linear models or small ensembles
+    Takes one pass over the samples for every view, and one more to know them again; and for each
+    view six linear models or small ensembles
     of trees. Views of pictures without an `extractor` need no network.
 
     References

@@ -244,6 +244,16 @@ def test_files_of_several_sizes(tmp_path):
     assert_array_equal(jury.predict(paths, y), jury.labels_)
 
 
+def test_texts_are_known_again_in_any_container():
+    texts, y, _ = TEXTS
+    words = CountVectorizer(binary=True, token_pattern=r"\w+")
+    jury = Jury({"words": words}, C=10.0).fit(texts, y)
+    series = pd.Series(texts, index=np.arange(400)[::-1] + 5)
+    for same in (np.array(texts), np.array(texts, dtype=object), series, tuple(texts)):
+        assert_array_equal(jury.predict(same, y), jury.labels_)
+    assert_array_equal(Jury({"words": words}, C=10.0).fit(series, y).labels_, jury.labels_)
+
+
 @pytest.mark.parametrize("size", [8, 28])
 def test_grey_pictures_without_channels(size):
     digits = load_digits()

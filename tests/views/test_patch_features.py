@@ -72,6 +72,15 @@ def test_many_pictures_are_drawn_by_their_content(monkeypatch):
     assert np.isfinite(PatchFeatures(4).fit_transform(same)).all()
 
 
+def test_names_say_patch_and_cell():
+    patches = PatchFeatures(4).set_output(transform="pandas").fit(pictures())
+    X = pictures(1)
+    table = patches.transform(X)
+    assert list(table.columns[3:6]) == ["patch0_cell_1_1", "patch1_cell_0_0", "patch1_cell_0_1"]
+    carried = patches.transform(GroupedData(X, [1]))
+    assert_array_equal(carried.data, table)
+
+
 def test_seed():
     X = pictures(40)
     assert_array_equal(PatchFeatures(4).fit(X).centers_, PatchFeatures(4).fit(X).centers_)
