@@ -159,7 +159,8 @@ def _values(Z):
     """Numbers by which the rows are dealt out: equal for copies, whatever their order."""
     if isinstance(Z, np.ndarray) and Z.ndim == 2 and Z.dtype.kind in "buif":
         Z = Z if Z.dtype in (np.float32, np.float64) else Z.astype(np.float64)
-        return np.where(np.isnan(Z), np.finfo(Z.dtype).max, Z)  # NaN is not equal to itself
+        is_missing = np.isnan(Z)  # and not equal to itself
+        return np.where(is_missing, np.finfo(Z.dtype).max, Z) if is_missing.any() else Z
     key = sample_keys(Z, np.zeros(n_rows(Z), dtype=np.int64))
     return key.view(np.uint32).reshape(len(key), 2).astype(np.float64)
 

@@ -133,8 +133,10 @@ class ViewJury(GroupCarrier, _AsIs):
     unless it has ``class_weight="balanced"``. Classes of fewer samples than folds, which some of
     the models have not seen, do not count in balanced accuracies where two others do.
 
-    Takes one pass over the samples for every view, and five linear models or small ensembles
-    of trees. Views of pictures without an `extractor` need no network.
+    Takes one pass over the samples for every view, and one more to know them again; for each view
+    it fits six linear models or small ensembles of trees. Views of pictures without an `extractor`
+    need no network. With ``views="auto"``, 10,000 pictures of 32 pixels take about 20 seconds on
+    one core, and one view of 10,000 embeddings of 1,280 numbers less than two.
 
     References
     ----------
