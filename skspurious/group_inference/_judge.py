@@ -1,6 +1,7 @@
 """A judge: what one view of a sample says of its class, by a model that has not seen it."""
 
 import inspect
+import time
 
 import numpy as np
 from scipy.special import softmax
@@ -221,3 +222,16 @@ def _of_columns(columns, X, name):
     return transformer, HistGradientBoostingClassifier(
         categorical_features=is_category, max_leaf_nodes=15, early_stopping=False
     )
+
+
+def mean_of_copies(vote, at):
+    """Votes of copies that were dealt out to several folds: their mean."""
+    count = np.bincount(at)
+    return np.stack([(np.bincount(at, column) / count)[at] for column in vote.T], axis=1)
+
+
+def hear(judge, view, X, y, code, n_classes):
+    """Votes of a judge, and the seconds that they took."""
+    start = time.perf_counter()
+    votes = judge.fit(view, X, y, code, n_classes)
+    return votes, time.perf_counter() - start

@@ -207,6 +207,7 @@ ENTRIES = [
     ),
     Entry(
         AutoRetrainer,
+        quick={"finetune": True},  # else the backbone stays where that is as good
         takes_inferrer=False,
         stages=2,
         failures={
