@@ -70,9 +70,7 @@ class LogisticProblem:
 
     def to(self, dtype: torch.dtype) -> "LogisticProblem":
         """The same in another precision."""
-        X, target, scale, unit = (
-            v.to(dtype) for v in (self.X, self.target, self.scale, self.unit)
-        )
+        X, target, scale, unit = (v.to(dtype) for v in (self.X, self.target, self.scale, self.unit))
         offset = None if self.offset is None else self.offset.to(dtype)
         return LogisticProblem(X, target, scale, self.penalty, offset, unit)
 
