@@ -51,8 +51,8 @@ class HeadData:
 
     def standardise(self, rows):
         """Standardised embeddings of some rows."""
-        Z = self.Z if len(rows) == len(self) else self.Z[torch.as_tensor(rows)]
-        return (Z - self.mean).div_(self.scale)
+        Z = self.Z.index_select(0, torch.as_tensor(rows, device=self.Z.device))  # a copy
+        return Z.sub_(self.mean).div_(self.scale)
 
     def hits(self, heads):
         """Which samples each head predicts right, (n_heads, n_samples)."""
