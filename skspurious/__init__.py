@@ -6,21 +6,25 @@ from skspurious.embedding import TorchFeatureExtractor
 from skspurious.group_inference import SpuriousGroupInferrer
 from skspurious.metrics import group_report, worst_group_accuracy, worst_group_scorer
 from skspurious.mitigation import (
+    AFRClassifier,
     BalancedRetrainer,
     ERMClassifier,
     GEORGEClassifier,
     GroupDROClassifier,
     JTTClassifier,
     LastLayerRetrainer,
+    LfFClassifier,
     NSFClassifier,
     PrunedRetrainer,
     PruSCNetwork,
+    SELFClassifier,
     SPAREClassifier,
     SpuriousSamplePruner,
 )
 from skspurious.persistence import load_model, save_model
 
 __all__ = [
+    "AFRClassifier",
     "BalancedRetrainer",
     "ERMClassifier",
     "GEORGEClassifier",
@@ -28,9 +32,11 @@ __all__ = [
     "GroupedData",
     "JTTClassifier",
     "LastLayerRetrainer",
+    "LfFClassifier",
     "NSFClassifier",
     "PruSCNetwork",
     "PrunedRetrainer",
+    "SELFClassifier",
     "SPAREClassifier",
     "SpuriousGroupInferrer",
     "SpuriousSamplePruner",
