@@ -92,8 +92,10 @@ class AutoRetrainer(BaseTorchClassifier):
     Needs no group labels, and uses those that ``fit`` is given (``X`` that carries groups only
     counts for the score). ``group_inferrer_`` is the fitted jury, with its scores and evidence.
 
-    Where the evidence is strong the head is that of ``LastLayerRetrainer`` at its defaults, on
-    balanced draws; where it is weak, one head on all samples, weighted, which changes less. A
+    The head is that of ``LastLayerRetrainer`` at its defaults, on balanced draws; where the
+    network was trained on the samples and the evidence is weak, one head on all samples,
+    weighted, which changes less. The jury's groups are taken unless others are better by more
+    than a standard error. A
     network from scratch that has learned nothing but the shortcut has no last layer that helps:
     where the evidence is strong, training on balanced groups, as :class:`BalancedRetrainer` does,
     is compared with it on halves of the samples.
@@ -160,7 +162,8 @@ class AutoRetrainer(BaseTorchClassifier):
         if learned["chosen_"] == "plain":
             return self._train_plain(module, data, runtime, seeds, Z, kept, learned)
         level = getattr(learned["evidence_"], "level", "strong")
-        ways = Ways(self, level, data, runtime, seeds)
+        # What was not trained on the samples has not fitted them: balanced draws do no harm.
+        ways = Ways(self, level if Z is None else "strong", data, runtime, seeds)
         learned["ways_"] = ways.compare(module, self._possible_ways(level))
         learned["way_"] = ways.best(learned["ways_"])
         trained = ways.train(learned["way_"], module, data)
@@ -219,7 +222,7 @@ class AutoRetrainer(BaseTorchClassifier):
             rows[name] = {"worst_group": np.nanmin(accuracy), "mean": np.nanmean(accuracy)}
         table = pd.DataFrame(rows).T.rename_axis("candidate")
         is_plain = evidence.level == "none" or not is_trusted
-        chosen = "plain" if is_plain else table["worst_group"].idxmax()
+        chosen = "plain" if is_plain else _best_candidate(table, judge)
         learned = {"evidence_": evidence, "chosen_": chosen, "candidates_": table}
         return {**learned, "labels": candidates["jury" if chosen == "plain" else chosen]}
 
@@ -275,6 +278,14 @@ def _leading_components(Z):
     if min(Z.shape) <= _N_COMPONENTS:
         return Z
     return PCA(_N_COMPONENTS, random_state=0).fit_transform(Z)
+
+
+def _best_candidate(table, judge):
+    """The jury, unless another is better in the worst group by more than its standard error."""
+    worst = table["worst_group"]
+    size = np.bincount(judge)
+    error = np.sqrt(worst["jury"] * (1.0 - worst["jury"]) / size[size > 0].min())
+    return worst.idxmax() if worst.max() > worst["jury"] + error else "jury"
 
 
 def _with_groups(data, labels):
