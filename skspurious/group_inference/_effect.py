@@ -1,4 +1,4 @@
-"""Evidence of a shortcut: what balancing the sides of a nuisance recovers, in words."""
+"""What balancing the sides of a nuisance does to a linear head, in words."""
 
 from typing import NamedTuple
 
@@ -6,18 +6,20 @@ import numpy as np
 
 from skspurious.functional._recovery import recovery_tests
 
-_RECOVERS = 0.02  # accuracy on the wrong sides, below which it is no evidence
+_RECOVERS = 0.02  # accuracy on the wrong sides, below which nothing is worth balancing
 _RECOVERS_MUCH = 0.25
 _FAILS = 0.6  # how much less often a plain head is right where the nuisance is wrong
 
 
-class Evidence(NamedTuple):
-    """Whether a nuisance misleads a linear head, and whether balancing repairs it.
+class BalancingEffect(NamedTuple):
+    """Whether a nuisance misleads a linear head, and how much of it balancing repairs.
+
+    A size and no test: :func:`skspurious.inspection.shortcut_test` is one.
 
     Attributes
     ----------
-    level : {"none", "weak", "strong"}
-        "none" where balancing recovers less than two points or two standard errors; "strong" where
+    level : {"none", "small", "large"}
+        "none" where balancing recovers less than two points or two standard errors; "large" where
         it recovers 25 points, or a plain head is right 60 points less often where the nuisance is
         wrong than where it is right.
     recovered, lost : float
@@ -43,19 +45,19 @@ class Evidence(NamedTuple):
     def __str__(self):
         if self.level == "none":
             return (
-                "No evidence of a shortcut: balancing what the views say recovers "
+                "Nothing of a shortcut: balancing what the views say recovers "
                 f"{100 * self.recovered:.0f} points where they are wrong."
             )
         return (
-            f"{self.level.capitalize()} evidence of a shortcut: a linear head errs on "
+            f"A {self.level} effect of a shortcut: a linear head errs on "
             f"{100 * (1 - self.accuracy_wrong):.0f} % where the views are wrong about the class, "
             f"elsewhere on {100 * (1 - self.accuracy_right):.0f} %; balancing recovers "
             f"{100 * self.recovered:.0f} points."
         )
 
 
-def evidence_of(Z, code, score, *, seed=0):
-    """Evidence that what a nuisance says of the samples is a shortcut.
+def effect_of(Z, code, score, *, seed=0):
+    """What balancing the sides of a nuisance recovers.
 
     Parameters
     ----------
@@ -70,7 +72,7 @@ def evidence_of(Z, code, score, *, seed=0):
 
     Returns
     -------
-    evidence : Evidence
+    effect : BalancingEffect
     """
     says = np.log(np.maximum(score, 1e-4))
     (found,) = recovery_tests(Z, code, [says], n_permutations=1, random_state=seed)
@@ -81,9 +83,9 @@ def evidence_of(Z, code, score, *, seed=0):
     recovered, error = found.recovered, found.standard_error
     level = "none"
     if recovered > max(_RECOVERS, 2.0 * error):
-        is_strong = recovered >= _RECOVERS_MUCH or right - wrong >= _FAILS
-        level = "strong" if is_strong else "weak"
-    return Evidence(
+        is_large = recovered >= _RECOVERS_MUCH or right - wrong >= _FAILS
+        level = "large" if is_large else "small"
+    return BalancingEffect(
         level,
         recovered,
         found.lost,
