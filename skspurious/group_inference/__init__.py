@@ -2,6 +2,7 @@
 
 from skspurious.group_inference._dispersion import DispersionGroups
 from skspurious.group_inference._error import ErrorGroups
+from skspurious.group_inference._evidence import Evidence, evidence_of
 from skspurious.group_inference._gmm import GaussianMixtureGroups
 from skspurious.group_inference._inferrer import SpuriousGroupInferrer
 from skspurious.group_inference._jury import ViewJury
@@ -11,9 +12,11 @@ from skspurious.group_inference._spare import SpareGroups
 __all__ = [
     "DispersionGroups",
     "ErrorGroups",
+    "Evidence",
     "GaussianMixtureGroups",
     "KMeansGroups",
     "SpareGroups",
     "SpuriousGroupInferrer",
     "ViewJury",
+    "evidence_of",
 ]
