@@ -155,7 +155,7 @@ def strongest(recoveries):
 
 def level_of(recovery, level):
     """ "none", "weak" or "strong"."""
-    if recovery.p_value > level or recovery.recovered <= 0:
+    if recovery.p_value > level:
         return "none"
     return "strong" if recovery.recovered >= STRONG else "weak"
 
