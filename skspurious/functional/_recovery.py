@@ -232,7 +232,7 @@ def _p_values(gain: np.ndarray, draws: np.ndarray) -> np.ndarray:
     both = np.concatenate([draws, gain[None]])
     spread = both.std(axis=0)
     both = (both - both.mean(axis=0)) / np.where(spread > 0, spread, np.inf)
-    largest = both[:-1].max(axis=1)
+    largest = both[:-1].max(axis=1, initial=-np.inf)
     return (1 + (largest[:, None] >= both[-1]).sum(axis=0)) / (len(draws) + 1)
 
 

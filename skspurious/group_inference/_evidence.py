@@ -9,13 +9,14 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_array
 
-from skspurious.data import encode_groups
+from skspurious.data import encode_groups, unpack_groups
 from skspurious.functional._jury import jury_scores
 from skspurious.functional._recovery import recovery_tests
 from skspurious.group_inference._error import ErrorGroups
 from skspurious.group_inference._samples import as_array
 from skspurious.utils._random import draw_seed
 from skspurious.views._base import View
+from skspurious.views._standard import kind_of
 
 CLEAN = "clean"  # the samples as they are, among the views of a jury: no evidence, for it sees all
 STRONG = 0.05  # recovered accuracy from which evidence is strong
@@ -86,7 +87,8 @@ def evidence_of(groups, X, y, *, level=0.05, n_permutations=99, random_state=0):
         An inferrer that was fitted on these samples, or groups: values of an attribute, or groups
         within the classes, of which the largest of each class counts as its majority.
     X : array-like of shape (n_samples, n_features)
-        Representation of the samples, such as an embedding.
+        Representation of the samples, such as an embedding. With a :class:`ViewJury` that has a
+        clean sample they may be its samples, such as pictures.
     y : array-like of shape (n_samples,)
         Class labels.
     level : float, default=0.05
@@ -126,7 +128,7 @@ def evidence_of(groups, X, y, *, level=0.05, n_permutations=99, random_state=0):
     >>> evidence_of(sand, X, y).level, evidence_of(rng.integers(2, size=300), X, y).level
     ('strong', 'none')
     """
-    X = check_array(as_array(X), dtype=[np.float64, np.float32])
+    X = clean_numbers(groups, X)
     code = encode_groups(y, n_samples=len(X), name="y")[0]
     if hasattr(groups, "fit"):
         nuisances = nuisances_of(groups, code, name="groups")
@@ -146,6 +148,16 @@ def evidence_of(groups, X, y, *, level=0.05, n_permutations=99, random_state=0):
     return describe_evidence(tested[best].name, found[best], level)
 
 
+def clean_numbers(inferrer, X):
+    """Samples as numbers: as they are, or as a jury sees the clean sample where it has one."""
+    names = getattr(inferrer, "view_names_", [])
+    if CLEAN in names and kind_of(X) not in ("table", "embedding"):
+        X = inferrer.judges_[names.index(CLEAN)].transformer_.transform(X)
+    X = unpack_groups(X)[0]
+    X = as_array(X.toarray() if hasattr(X, "toarray") else X)
+    return check_array(X, dtype=[np.float64, np.float32])
+
+
 def strongest(recoveries):
     """Position of the one with the smallest p-value, of equal ones the one that recovers most."""
     return min(
@@ -154,7 +166,7 @@ def strongest(recoveries):
 
 
 def level_of(recovery, level):
-    """ "none", "weak" or "strong"."""
+    """The level of evidence: "none", "weak" or "strong"."""
     if recovery.p_value > level:
         return "none"
     return "strong" if recovery.recovered >= STRONG else "weak"

@@ -92,7 +92,7 @@ class ShortcutTest:
 
     @property
     def evidence(self):
-        """ "none", "weak" or "strong": that of the strongest of what was tested."""
+        """That of the strongest of what was tested: "none", "weak" or "strong"."""
         figures = self._strongest()
         return "none" if figures is None else figures["evidence"]
 

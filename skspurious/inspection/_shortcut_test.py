@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import hypergeom, norm
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_array, column_or_1d
+from sklearn.utils.validation import column_or_1d
 
 from skspurious.data import encode_groups, unpack_groups
 from skspurious.data._samples import n_rows
@@ -16,13 +16,13 @@ from skspurious.group_inference import ViewJury
 from skspurious.group_inference._evidence import (
     CLEAN,
     Nuisance,
+    clean_numbers,
     is_made_of_errors,
     level_of,
     nuisance_of_groups,
     nuisances_of,
     strongest,
 )
-from skspurious.group_inference._samples import as_array
 from skspurious.inspection._shortcut_result import ShortcutTest
 from skspurious.utils._random import draw_seed, seed_nested
 from skspurious.views import standard_views
@@ -194,26 +194,19 @@ def _inferred(inferrer, X, y, code, seed):
 
 def _representation(embedding, X, y, jury, seed):
     """Numbers of the samples, two-dimensional."""
-    if embedding is None:
-        kind = kind_of(X)
-        is_numbers = kind == "embedding" or (kind == "table" and not _has_categories(X))
-        if is_numbers:
-            embedding = X
-        elif jury is not None and CLEAN in jury.view_names_:
-            embedding = jury.judges_[jury.view_names_.index(CLEAN)].transformer_
-        elif kind != "table":
-            clean = seed_nested(clone(standard_views(X)[1]), seed)
-            embedding = clean.fit_transform(X, y)
-        else:
-            raise ValueError(
-                "X has columns that are no numbers: give embedding=, an array or a fitted "
-                "transformer, in which the samples are numbers."
-            )
-    Z = embedding.transform(X) if hasattr(embedding, "transform") else embedding
-    Z = unpack_groups(Z)[0]
-    Z = check_array(
-        as_array(Z.toarray() if hasattr(Z, "toarray") else Z), dtype=[np.float64, np.float32]
-    )
+    if embedding is not None:
+        Z = embedding.transform(X) if hasattr(embedding, "transform") else embedding
+        Z = clean_numbers(None, Z)
+    elif kind_of(X) == "table" and _has_categories(X):
+        raise ValueError(
+            "X has columns that are no numbers: give embedding=, an array or a fitted "
+            "transformer, in which the samples are numbers."
+        )
+    elif kind_of(X) in ("table", "embedding") or CLEAN in getattr(jury, "view_names_", []):
+        Z = clean_numbers(jury, X)
+    else:
+        clean = seed_nested(clone(standard_views(X)[1]), seed)
+        Z = clean_numbers(None, clean.fit_transform(X, y))
     if len(Z) != n_rows(X):
         raise ValueError(f"embedding has {len(Z)} rows for {n_rows(X)} samples: give one for each.")
     return Z
