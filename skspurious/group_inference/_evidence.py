@@ -13,7 +13,7 @@ from skspurious.data import encode_groups, unpack_groups
 from skspurious.functional._jury import jury_scores
 from skspurious.functional._recovery import recovery_tests
 from skspurious.group_inference._error import ErrorGroups
-from skspurious.group_inference._samples import as_array
+from skspurious.group_inference._samples import as_array, encode_classes
 from skspurious.utils._random import draw_seed
 from skspurious.views._base import View
 from skspurious.views._standard import kind_of
@@ -209,7 +209,7 @@ def nuisances_of(inferrer, code, *, name, X=None, y=None):
         return [Nuisance(name, None, MADE_OF_ERRORS)]
     last = inferrer.steps[-1][1] if isinstance(inferrer, Pipeline) else inferrer
     if hasattr(last, "votes_") and hasattr(last, "view_scores_"):
-        votes = last.votes_ if X is None else _new_votes(inferrer, last, X, code)
+        votes = last.votes_ if X is None else _new_votes(inferrer, last, X, y)
         return _views_of(votes, last.view_names_, last.view_scores_["weight"].to_numpy())
     group = last.labels_ if X is None else inferrer.infer_groups(X, y)
     by_error = isinstance(getattr(last, "method_", None), ErrorGroups)
@@ -240,7 +240,8 @@ def _views_of(votes, names, weight):
     return views or [Nuisance(CLEAN, None, "the clean sample alone, which is no view")]
 
 
-def _new_votes(inferrer, jury, X, code):
+def _new_votes(inferrer, jury, X, y):
+    code = encode_classes(y, jury.classes_, len(y))
     for _, step in inferrer.steps[:-1] if isinstance(inferrer, Pipeline) else []:
         X = step.transform(X)
     return np.stack([judge.votes(X, code) for judge in jury.judges_])
