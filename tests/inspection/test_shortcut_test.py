@@ -216,3 +216,25 @@ def test_a_result_is_public():
     assert isinstance(
         shortcut_test(None, *make_data(0.9, n=60)[:2], views=VIEWS, **QUICK), ShortcutTest
     )
+
+
+@pytest.mark.parametrize(("strength", "expected"), [(0.5, ["none"]), (0.9, ["strong"])])
+def test_real_pictures_of_birds(real_data, strength, expected):
+    """Places that agree with the bird in half, and in nine tenths, of 1,000 pictures."""
+    folder = real_data / "waterbirds"
+    with np.load(folder / "waterbirds_efficientnet_lite0.npz") as file:
+        Z = file["q"].astype(np.float32) * file["scale"]
+        y, place, split = file["y"], file["place"], file["split"]
+    with np.load(folder / "waterbirds_views_efficientnet_lite0.npz") as file:
+        seen = file["mask"].astype(np.float32) * file["mask_scale"]
+    rng = np.random.default_rng(0)
+    rows = []
+    for label, n in ((0, 750), (1, 250)):
+        for at, m in ((label, round(strength * n)), (1 - label, n - round(strength * n))):
+            cell = np.flatnonzero((split != 1) & (y == label) & (place == at))
+            rows.append(rng.choice(cell, m, replace=False))
+    rows = np.concatenate(rows)
+    X = np.concatenate([Z[rows], seen[rows]], axis=1)
+    views = {"mask": slice(Z.shape[1], None)}
+    test = shortcut_test(None, X, y[rows], views=views, embedding=Z[rows], **QUICK)
+    assert test.evidence in expected
