@@ -188,8 +188,9 @@ class ShortcutTest:
         yield from self.notes
 
     def _table(self):
-        frame = self.to_frame().xs("all", level="class")
-        return frame[[*_SHOWN, "p_value", "evidence"]]
+        names = pd.Index([nuisance["name"] for nuisance in self.nuisances], name="nuisance")
+        rows = [nuisance["overall"] for nuisance in self.nuisances]
+        return pd.DataFrame(rows, index=names, columns=[*_SHOWN, "p_value", "evidence"])
 
     def __repr__(self):
         lines = list(self._lines())
