@@ -13,7 +13,7 @@ from skspurious.data import encode_groups, unpack_groups
 from skspurious.functional._jury import jury_scores
 from skspurious.functional._recovery import recovery_tests
 from skspurious.group_inference._error import ErrorGroups
-from skspurious.group_inference._samples import as_array, encode_classes
+from skspurious.group_inference._samples import as_array
 from skspurious.utils._random import draw_seed
 from skspurious.views._base import View
 from skspurious.views._standard import kind_of
@@ -241,10 +241,9 @@ def _views_of(votes, names, weight):
 
 
 def _new_votes(inferrer, jury, X, y):
-    code = encode_classes(y, jury.classes_, len(y))
     for _, step in inferrer.steps[:-1] if isinstance(inferrer, Pipeline) else []:
         X = step.transform(X)
-    return np.stack([judge.votes(X, code) for judge in jury.judges_])
+    return np.stack([judge.votes(X) for judge in jury.judges_])
 
 
 def nuisance_of_groups(group, code, *, first_is_right=False):
