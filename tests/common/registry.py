@@ -314,6 +314,7 @@ ENTRIES = [
                 "one; when one batch holds all samples they are the same, see test_lff.py"
             )
         },
+        warnings=("the network is right on",),
     ),
     Entry(
         NSFClassifier,
