@@ -74,8 +74,9 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
     transform_steps : int, default=300
         Steps of the map. The optimizer moves a scale by about ``nsf_lr`` a step, so this decides
         how much is eliminated; with 0 the map is the identity.
-    head_steps : int, default=500
-        Steps of the head.
+    head_steps : int, default=None
+        Steps of the head. None is 500; with ``module=None`` the head is fitted to the minimum of
+        its loss instead, with the `weight_decay` (see `optimizer`).
     nsf_lr : float, default=1e-3
         Learning rate of the map and of the head.
     reg_weight : float, default=10.0
@@ -226,7 +227,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
             Interval(Real, 0, 1, closed="neither"),
         ],
         "transform_steps": [Interval(Integral, 0, None, closed="left")],
-        "head_steps": [Interval(Integral, 1, None, closed="left")],
+        "head_steps": [Interval(Integral, 1, None, closed="left"), None],
         "nsf_lr": [Interval(Real, 0, None, closed="neither")],
         "reg_weight": [Interval(Real, 0, None, closed="left")],
         "class_balanced": ["boolean"],
@@ -241,7 +242,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         *,
         identify_on="train",
         transform_steps=300,
-        head_steps=500,
+        head_steps=None,
         nsf_lr=1e-3,
         reg_weight=10.0,
         class_balanced=False,
@@ -288,6 +289,13 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         return self.module is not None and self.max_epochs != 0
 
     @property
+    def _n_head_steps(self):
+        """Steps of the head; None fits it to the minimum."""
+        if self.head_steps is None and self.module is not None:
+            return 500
+        return self.head_steps
+
+    @property
     def _keeps_part_aside(self):
         # Validation is for the epochs of the first stage.
         return self.early_stopping and self._has_first_stage
@@ -317,7 +325,8 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
             n_classes=len(data.classes),
             sample_weight=weight,
             transform_steps=self.transform_steps,
-            head_steps=self.head_steps,
+            head_steps=self._n_head_steps,
+            weight_decay=None if self.weight_decay == "auto" else self.weight_decay,
             lr=self.nsf_lr,
             reg_weight=self.reg_weight,
             class_balanced=self.class_balanced,
