@@ -83,9 +83,10 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         Factor of the mean of the scales in the loss of the map. It pulls at each scale with
         ``reg_weight / n_embedding``: 10 is meant for the hundreds of features of a network. With
         few features, or many steps, it drives all scales down alike: take less.
-    class_balanced : bool, default=False
+    class_balanced : bool, default=None
         Whether the classes, too, have the same weight in the head's loss, shared equally by the
         rescued and the easy samples of a class. The paper balances rescued and easy samples alone.
+        None is True for a head that is fitted to the minimum, and False for steps.
     fine_tune_epochs : int, default=0
         Epochs for which backbone, map and head are trained together after the four steps, by the
         head's balanced loss plus the loss of the map; then map and head are folded again.
@@ -96,7 +97,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
     monitor : {"auto", "worst_group_accuracy", "accuracy", "loss"} or None, default="auto"
         Value on the validation samples by which the best epoch of the first stage is chosen.
         "auto" is None, which keeps the last epoch as the authors do; with ``early_stopping`` it is
-        the worst-group accuracy where there are groups, otherwise the accuracy.
+        the worst-group accuracy, or the accuracy where there are no groups.
     shared parameters
 
     Attributes
@@ -230,7 +231,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         "head_steps": [Interval(Integral, 1, None, closed="left"), None],
         "nsf_lr": [Interval(Real, 0, None, closed="neither")],
         "reg_weight": [Interval(Real, 0, None, closed="left")],
-        "class_balanced": ["boolean"],
+        "class_balanced": ["boolean", None],
         "fine_tune_epochs": [Interval(Integral, 0, None, closed="left")],
         "fine_tune_lr": [None, Interval(Real, 0, None, closed="neither")],
         "alignment_weight": [Interval(Real, 0, None, closed="left")],
@@ -245,7 +246,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         head_steps=None,
         nsf_lr=1e-3,
         reg_weight=10.0,
-        class_balanced=False,
+        class_balanced=None,
         fine_tune_epochs=0,
         fine_tune_lr=None,
         alignment_weight=1.0,
@@ -290,10 +291,11 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
 
     @property
     def _n_head_steps(self):
-        """Steps of the head; None fits it to the minimum."""
-        if self.head_steps is None and self.module is not None:
-            return 500
-        return self.head_steps
+        return 500 if self.head_steps is None and self.module is not None else self.head_steps
+
+    @property
+    def _balances_classes(self):
+        return self._n_head_steps is None if self.class_balanced is None else self.class_balanced
 
     @property
     def _keeps_part_aside(self):
@@ -329,7 +331,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
             weight_decay=None if self.weight_decay == "auto" else self.weight_decay,
             lr=self.nsf_lr,
             reg_weight=self.reg_weight,
-            class_balanced=self.class_balanced,
+            class_balanced=self._balances_classes,
             generator=torch.Generator().manual_seed(draw_seed),
         )
         if fit.is_fallback:
