@@ -26,7 +26,11 @@ def data():
     """Two classes that overlap, four groups, features of unequal scale."""
     bunch = make_spurious_classification(300, correlation_strength=0.8, random_state=0)
     X = bunch.data + np.random.default_rng(0).normal(size=bunch.data.shape)
-    return (X * np.linspace(0.5, 2, X.shape[1])).astype(np.float32), bunch.target, bunch.sample_group
+    return (
+        (X * np.linspace(0.5, 2, X.shape[1])).astype(np.float32),
+        bunch.target,
+        bunch.sample_group,
+    )
 
 
 @pytest.fixture(scope="module")
