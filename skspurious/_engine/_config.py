@@ -7,7 +7,6 @@ from typing import Any
 from skspurious._engine._batches import Transform
 from skspurious._engine._callbacks import Callback
 
-
 # What "auto" is in the loop.
 IN_THE_LOOP = {"optimizer": "sgd", "lr": 0.01, "max_epochs": 10, "weight_decay": 0.0}
 
@@ -52,7 +51,7 @@ class LoopConfig:
 
     def for_the_loop(self) -> "LoopConfig":
         """With nothing left open."""
-        open_ = {k: v for k, v in IN_THE_LOOP.items() if auto(getattr(self, k))}
+        open_: dict[str, Any] = {k: v for k, v in IN_THE_LOOP.items() if auto(getattr(self, k))}
         return replace(self, **open_)
 
 

@@ -43,8 +43,8 @@ class PrunedRetrainer(BaseTorchClassifier):
     ----------
     prune_fraction : "auto" or float, default=None
         Share of the samples that is pruned, rounded up: of each class, of the carriers or of all,
-        as ``scope`` says. None is 0.1, and 0.05 for a linear head, ``module=None``. "auto" chooses among ``fractions`` by validation samples, with one
-        retraining for each: see ``select_by``.
+        as ``scope`` says. None is 0.1, and 0.05 for a linear head, ``module=None``. "auto" chooses
+        among ``fractions`` by validation samples, with one retraining for each: see ``select_by``.
     fractions : tuple of float, default=(0.05, 0.1, 0.2, 0.3, 0.5)
         Fractions that "auto" tries, besides 0 (no pruning).
     select_by : {"auto", "worst_group_accuracy", "accuracy", "worst_class_accuracy"}, default="auto"

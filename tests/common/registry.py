@@ -226,7 +226,7 @@ ENTRIES = [
     Entry(
         LastLayerRetrainer,
         quick={"n_draws": 2},
-        checked=_inferrer(),
+        checked={**_inferrer(), "C": 1.0},  # the default grid is for more samples
         needs_groups=True,
         stages=2,
         failures={
@@ -243,8 +243,8 @@ ENTRIES = [
         stages=2,
         failures={
             WEIGHT_CHECK: (
-                "means, map and parts are those of repeated samples, but the head's batches are "
-                "drawn at random, as in the paper, as many as the smaller part has samples"
+                "weights and copies agree as far as float32 goes, in which the map is learned: to "
+                "1e-7 of a probability, where the check wants less"
             )
         },
         own_wording=frozenset({"monitor"}),
