@@ -6,21 +6,28 @@ from skspurious.embedding import TorchFeatureExtractor
 from skspurious.group_inference import SpuriousGroupInferrer
 from skspurious.metrics import group_report, worst_group_accuracy, worst_group_scorer
 from skspurious.mitigation import (
+    AFRClassifier,
+    AutoRetrainer,
     BalancedRetrainer,
     ERMClassifier,
     GEORGEClassifier,
     GroupDROClassifier,
     JTTClassifier,
     LastLayerRetrainer,
+    LfFClassifier,
     NSFClassifier,
     PrunedRetrainer,
     PruSCNetwork,
+    SELFClassifier,
     SPAREClassifier,
     SpuriousSamplePruner,
+    XRMClassifier,
 )
 from skspurious.persistence import load_model, save_model
 
 __all__ = [
+    "AFRClassifier",
+    "AutoRetrainer",
     "BalancedRetrainer",
     "ERMClassifier",
     "GEORGEClassifier",
@@ -28,13 +35,16 @@ __all__ = [
     "GroupedData",
     "JTTClassifier",
     "LastLayerRetrainer",
+    "LfFClassifier",
     "NSFClassifier",
     "PruSCNetwork",
     "PrunedRetrainer",
+    "SELFClassifier",
     "SPAREClassifier",
     "SpuriousGroupInferrer",
     "SpuriousSamplePruner",
     "TorchFeatureExtractor",
+    "XRMClassifier",
     "__version__",
     "group_report",
     "load_model",

@@ -34,6 +34,7 @@ from skspurious import (
     SPAREClassifier,
     SpuriousGroupInferrer,
     TorchFeatureExtractor,
+    XRMClassifier,
     load_model,
     save_model,
 )
@@ -67,6 +68,8 @@ ON_TABLES = {
     "spare": inferrer("spare"),
     "dispersion": inferrer("dispersion"),
     "error": inferrer("error"),
+    "xrm": inferrer("xrm", n_steps=20),
+    "eiil": inferrer("eiil"),
     "SPAREClassifier": SPAREClassifier(**FAST, init_epochs=2, epoch_selector="silhouette"),
     "GEORGEClassifier": GEORGEClassifier(**FAST, representation="hardness", group_method="gmm"),
     "pipeline": make_pipeline(StandardScaler(), ERMClassifier(**FAST)),
@@ -76,6 +79,7 @@ NET = {"module": LeNet, "module_params": {"n_classes": 2, "image_size": 8}}
 ON_IMAGES = {
     "SPAREClassifier": SPAREClassifier(**NET, **FAST, warm_start=True),
     "GEORGEClassifier": GEORGEClassifier(**NET, **FAST),
+    "XRMClassifier": XRMClassifier(**NET, **FAST),
     "nsf": NSFClassifier(**NET, **FAST, head_steps=5),
     "prusc": PruSCNetwork(**NET, **FAST, mask_steps=5),
     "pruned": PrunedRetrainer(**NET, **FAST, score_epochs=2),

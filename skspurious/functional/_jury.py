@@ -40,7 +40,11 @@ def balanced_hits(votes: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def view_weights(
-    accuracy: np.ndarray, n_classes: int, *, clean: np.ndarray | None = None, n_samples: int = 0
+    accuracy: np.ndarray,
+    n_classes: int,
+    *,
+    clean: np.ndarray | None = None,
+    n_samples: int | np.ndarray = 0,
 ) -> np.ndarray:
     r"""Weight of every view's vote, by how far it is above chance.
 
@@ -48,7 +52,7 @@ def view_weights(
 
     .. math:: w = \left( \frac{(a - 1/K) / (1 - 1/K)}{1 - a} \right)^2,
 
-    and 0 for a view within two standard errors of chance. The clean sample counts at most as
+    and 0 for a view within three standard errors of chance. The clean sample counts at most as
     much as the best view: what makes it better than any view is the object.
 
     Parameters
@@ -59,8 +63,8 @@ def view_weights(
         Number of classes.
     clean : bool ndarray of shape (n_views,), default=None
         Which of them is no view, but the sample as it is.
-    n_samples : int, default=0
-        Samples that the accuracies are of; 0 takes them as exact.
+    n_samples : int, or ndarray of shape (n_classes,), default=0
+        Samples of every class that the accuracies are of; 0 takes them as exact.
 
     Returns
     -------
@@ -72,8 +76,12 @@ def view_weights(
     >>> view_weights(np.array([0.9, 0.75, 0.5]), 2).round(3)
     array([0.941, 0.059, 0.   ])
     """
+    if n_classes == 1:  # there is nothing to know
+        return np.zeros(len(accuracy))
     chance = 1.0 / n_classes
-    error = 2.0 * np.sqrt(chance * (1.0 - chance) / n_samples) if n_samples else 0.0
+    size = np.broadcast_to(np.asarray(n_samples, dtype=np.float64), n_classes)
+    variance = np.divide(chance * (1.0 - chance), size, out=np.zeros(n_classes), where=size > 0)
+    error = 3.0 * np.sqrt(variance.sum()) / n_classes
     gain = np.where(accuracy > chance + error, (accuracy - chance) / (1.0 - chance), 0.0)
     weight = (gain / (1.0 - accuracy)) ** 2
     if clean is not None and not clean.all():

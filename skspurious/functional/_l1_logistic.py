@@ -1,16 +1,19 @@
 """Sparse logistic heads: many L1-penalised logistic regressions on the same rows at once."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from skspurious.functional._proximal_steps import AcceleratedSteps, LogisticProblem
+
 __all__ = ["LogisticHeads", "fit_l1_logistic"]
 
-# Iterations between two looks at the optimality conditions.
-_CHECK_EVERY = 10
-# By this the assumed curvature falls after every step that was short enough.
-_RELAX = 0.95
+# Features that the first round fits.
+_FEW_FEATURES = 64
+# As far as this from the optimum single precision leads.
+_ROUGH = 1e-3
 
 
 class LogisticHeads(NamedTuple):
@@ -50,6 +53,7 @@ def fit_l1_logistic(
     n_classes: int,
     sample_weight: Tensor | None = None,
     penalty: str = "l1",
+    center: Tensor | None = None,
     start: LogisticHeads | None = None,
     tol: float = 1e-3,
     max_iter: int = 5000,
@@ -67,7 +71,7 @@ def fit_l1_logistic(
     Parameters
     ----------
     X : tensor of shape (n_samples, n_features)
-        Features on one scale, such as standardised ones; float64 is recommended.
+        Features on one scale, such as standardised ones.
     y : tensor of shape (n_samples,), int64
         Classes 0 to n_classes-1.
     C : float or tensor of shape (n_heads,)
@@ -79,6 +83,9 @@ def fit_l1_logistic(
         or as many as ``C`` has values.
     penalty : {"l1", "l2"}, default="l1"
         Penalty of the weights.
+    center : tensor of shape (n_rows, n_features) or (n_heads, n_rows, n_features), default=None
+        Weights W0 to which the penalty pulls: it is that of W - W0. None is zero. n_rows is 1 for
+        two classes, else n_classes.
     start : LogisticHeads, default=None
         Where to start, such as the heads of the next smaller ``C``; None is zero.
     tol : float, default=1e-3
@@ -91,25 +98,30 @@ def fit_l1_logistic(
     -------
     heads : LogisticHeads
         With ``coef`` (n_heads, n_rows, n_features), ``intercept`` (n_heads, n_rows),
-        ``violation`` and ``n_iter`` (n_heads,); n_rows is 1 for two classes, else n_classes.
+        ``violation`` and ``n_iter`` (n_heads,); float64.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, a ``C`` is not positive, or a head has samples of one class only:
-        its intercept would grow without bound.
+        If shapes do not fit, a ``C`` is not positive, ``penalty`` is unknown, or a head has
+        samples of one class only: its intercept would grow without bound.
 
     Notes
     -----
     Accelerated proximal gradient descent (FISTA) [1]_ on all heads at once, two matrix products
     an iteration. The step of each head follows the curvature that it meets, and its momentum
-    starts anew when it points uphill [2]_. Heads that are done leave the batch.
+    starts anew when it points uphill [2]_.
+
+    Most L1 weights are 0. So it goes in rounds: each fits the weights that are not 0, and the
+    features that violate the conditions below most; the last one leaves no feature in
+    violation, whether it was in use or not. On a CPU the products are in single precision as
+    long as their rounding is small against ``tol``, and in double precision from there on.
 
     With g the gradient of the second term, an L1-penalised head is optimal where
     :math:`g_j = -\operatorname{sign}(w_j)` for weights that are not 0, :math:`|g_j| \le 1` for
     those that are, and :math:`g = 0` for the intercept; with the L2 penalty where
-    :math:`g_j = -w_j`. The violation is the largest deviation, for L2 as a share of the largest
-    gradient at zero weights.
+    :math:`g_j = -w_j`; with a ``center`` w is the difference from it. The violation is the
+    largest deviation, for L2 as a share of the largest gradient at zero weights.
 
     References
     ----------
@@ -133,151 +145,83 @@ def fit_l1_logistic(
     used = (weight > 0).any(0)
     if not used.all():  # rows that no head looks at
         X, y, weight = X[used], y[used], weight[:, used]
-    problem = _Problem(X, _targets(y, n_classes, X.dtype), (C[:, None] * weight).T, penalty)
-    n_heads, n_rows = len(C), problem.target.shape[1]
-    fitted = LogisticHeads(
-        X.new_zeros(n_heads, n_rows, X.shape[1]),
-        X.new_zeros(n_heads, n_rows),
-        X.new_zeros(n_heads),
-        torch.zeros(n_heads, dtype=torch.int64, device=X.device),
-    )
-    head = torch.arange(n_heads, device=X.device)
-    state = _State.start(problem, start)
-    for iteration in range(max_iter + 1):
-        if iteration % _CHECK_EVERY == 0 or iteration == max_iter:
-            violation = problem.violation(state.W, state.F)
-            is_done = (violation <= tol) | (iteration == max_iter)
-            if is_done.any():
-                rows = head[is_done]
-                W = state.W[:, is_done].permute(1, 2, 0)
-                fitted.coef[rows], fitted.intercept[rows] = W[..., :-1], W[..., -1]
-                fitted.violation[rows] = violation[is_done]
-                fitted.n_iter[rows] = iteration
-                head = head[~is_done]
-                problem, state = problem.take(~is_done), state.take(~is_done)
-                if len(head) == 0:
-                    break
-        state.step(problem)
-    return fitted
+    problem = LogisticProblem(X, _targets(y, n_classes, X.dtype), (C[:, None] * weight).T, penalty)
+    W = torch.zeros(problem.shape, dtype=torch.float64, device=X.device)
+    old = torch.zeros_like(W)
+    if center is not None:  # what is penalised is W - W0: its logits come on top of those of W0
+        old[:-1] = _check_center(center, problem.shape).to(W).movedim(-1, 0)
+        problem.offset = problem.to(torch.float64).logits(old)
+    if start is not None:
+        W = torch.cat([start.coef, start.intercept[..., None]], 2).to(W).permute(2, 0, 1) - old
+    fit = _Fit(W, n_iter=torch.zeros(len(C), dtype=torch.int64, device=X.device))
+    for part, aim in _stages(problem, tol):
+        violation = fit.descend(part, aim, max_iter)
+    W = (fit.W + old).permute(1, 2, 0)
+    return LogisticHeads(W[..., :-1], W[..., -1], violation.double(), fit.n_iter)
 
 
-class _Problem:
-    """The heads' objectives. All heads are the columns of one matrix: samples come first."""
-
-    def __init__(
-        self, X: Tensor, target: Tensor, scale: Tensor, penalty: str, unit: Tensor | None = None
-    ):
-        self.X = X  # (n_samples, n_features)
-        self.target = target  # (n_samples, n_rows)
-        self.scale = scale  # (n_samples, n_heads): C times the weights of the samples
-        self.penalty = penalty
-        self.unit = self._unit() if unit is None else unit  # (n_heads,)
-
-    def take(self, keep: Tensor) -> "_Problem":
-        """Some of the heads."""
-        return _Problem(self.X, self.target, self.scale[:, keep], self.penalty, self.unit[keep])
-
-    def logits(self, W: Tensor) -> Tensor:
-        """Logits (n_samples, n_heads, n_rows) of weights (n_features + 1, n_heads, n_rows)."""
-        return (self.X @ W[:-1].flatten(1)).reshape(len(self.X), *W.shape[1:]) + W[-1]
-
-    def residual(self, F: Tensor) -> Tensor:
-        """Derivative of the loss by the logits, of the shape of F."""
-        p = F.sigmoid() if F.shape[2] == 1 else F.softmax(2)
-        return self.scale[:, :, None] * (p - self.target[:, None])
-
-    def gradient(self, residual: Tensor) -> Tensor:
-        """Derivative by weights and intercept, (n_features + 1, n_heads, n_rows)."""
-        G = (self.X.T @ residual.flatten(1)).reshape(-1, *residual.shape[1:])
-        return torch.cat([G, residual.sum(0, keepdim=True)])
-
-    def shrink(self, W: Tensor, step: Tensor) -> Tensor:
-        """Proximal step of the penalty; the intercept, the last feature, has none."""
-        step = step[:, None]
-        if self.penalty == "l1":
-            w = W[:-1].sign() * (W[:-1].abs() - step).clamp(min=0)
-        else:
-            w = W[:-1] / (1 + step)
-        return torch.cat([w, W[-1:]])
-
-    def violation(self, W: Tensor, F: Tensor) -> Tensor:
-        """Largest deviation from the optimality conditions."""
-        G = self.gradient(self.residual(F))
-        g, w = G[:-1], W[:-1]
-        if self.penalty == "l1":
-            at_zero = (g.abs() - 1).clamp(min=0)
-            deviation = torch.where(w == 0, at_zero, (g + w.sign()).abs())
-        else:
-            deviation = (g + w).abs()
-        return torch.cat([deviation, G[-1:].abs()]).amax((0, 2)) / self.unit
-
-    def _unit(self) -> Tensor:
-        """What a violation is measured in: for L1 the slope of the penalty, which is 1."""
-        if self.penalty == "l1":
-            return torch.ones_like(self.scale[0])
-        zero = self.scale.new_zeros(*self.scale.shape, self.target.shape[1])
-        return self.gradient(self.residual(zero)).abs().amax((0, 2)).clamp(min=1e-12)
+def _stages(problem: LogisticProblem, tol: float) -> Iterator[tuple[LogisticProblem, float]]:
+    """Single precision as far as it leads, and where that is not enough double."""
+    single = torch.float32
+    is_exact = problem.X.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+    rounding = problem.rounding() if is_exact else float("inf")
+    is_enough = problem.X.dtype == single and rounding < 0.1 * tol
+    if is_enough or rounding < 0.1 * _ROUGH:
+        yield problem.to(single), tol if is_enough else max(tol, _ROUGH)
+    if not is_enough:
+        yield problem.to(torch.float64), tol
 
 
-class _State:
-    """Weights of the heads, with their momentum and their steps."""
+class _Fit:
+    """Weights of the heads on their way to the optimum.
 
-    def __init__(
-        self, W: Tensor, F: Tensor, W_old: Tensor, F_old: Tensor, curvature: Tensor, t: Tensor
-    ):
-        self.W, self.F = W, F  # weights, last the intercept, and their logits
-        self.W_old, self.F_old = W_old, F_old  # those of the iteration before
-        self.curvature = curvature  # (n_heads,): the inverse of the step
-        self.t = t  # (n_heads,): 1 has no momentum
+    Parameters
+    ----------
+    W : tensor of shape (n_features + 1, n_heads, n_rows)
+        Weights, last the intercept.
+    n_iter : tensor of shape (n_heads,), int64
+        Iterations so far.
+    """
 
-    @classmethod
-    def start(cls, problem: _Problem, heads: LogisticHeads | None) -> "_State":
-        scale, n_rows = problem.scale, problem.target.shape[1]
-        if heads is None:
-            W = scale.new_zeros(problem.X.shape[1] + 1, scale.shape[1], n_rows)
-        else:
-            W = torch.cat([heads.coef, heads.intercept[..., None]], 2).permute(2, 0, 1)
-        F = problem.logits(W)
-        # Of the diagonal of the Hessian the mean: steps too long are found and taken back.
-        diagonal = 0.25 * scale * (1 + problem.X.square().sum(1, keepdim=True))
-        curvature = diagonal.sum(0) / len(W)
-        return cls(W, F, W, F, curvature, torch.ones_like(curvature))
+    def __init__(self, W: Tensor, n_iter: Tensor):
+        self.W, self.n_iter = W, n_iter
 
-    def take(self, keep: Tensor) -> "_State":
-        """Some of the heads."""
-        return _State(
-            self.W[:, keep],
-            self.F[:, keep],
-            self.W_old[:, keep],
-            self.F_old[:, keep],
-            self.curvature[keep],
-            self.t[keep],
-        )
+    def descend(self, problem: LogisticProblem, tol: float, max_iter: int) -> Tensor:
+        """Fit all heads; returns their violations.
 
-    def step(self, problem: _Problem) -> None:
-        """One accelerated proximal step; a head whose step was too long stays where it is."""
-        t = 0.5 * (1 + (1 + 4 * self.t.square()).sqrt())
-        momentum = ((self.t - 1) / t)[:, None]
-        Y = self.W + momentum * (self.W - self.W_old)
-        FY = self.F + momentum * (self.F - self.F_old)  # logits are linear in the weights
-        residual = problem.residual(FY)
-        length = 1 / self.curvature
-        W = problem.shrink(Y - length[:, None] * problem.gradient(residual), length)
-        F = problem.logits(W)
-        # The step is short enough where the gradient changes by at most `curvature` times it.
-        moved = (W - Y).square().sum((0, 2))
-        bent = ((problem.residual(F) - residual) * (F - FY)).sum((0, 2))
-        is_short = bent <= self.curvature * moved
-        is_uphill = ((Y - W) * (W - self.W)).sum((0, 2)) > 0
-        accept = is_short[:, None]
-        self.W_old = torch.where(accept, self.W, self.W_old)
-        self.F_old = torch.where(accept, self.F, self.F_old)
-        self.W, self.F = torch.where(accept, W, self.W), torch.where(accept, F, self.F)
-        self.t = torch.where(is_short, torch.where(is_uphill, 1.0, t), self.t)
-        needed = bent / moved.clamp(min=1e-300)
-        self.curvature = torch.where(
-            is_short, _RELAX * self.curvature, torch.maximum(2 * self.curvature, needed)
-        )
+        A round fits the weights of few features; the next has those as well that the last left
+        in violation, until no feature is.
+        """
+        W, n_before = self.W.to(problem.X), self.n_iter.clone()
+        curvature = problem.mean_curvature()
+        while True:
+            deviation = problem.deviation(W, problem.logits(W)) / problem.unit[:, None]
+            violation = deviation.amax((0, 2))
+            head = ((violation > tol) & (self.n_iter < max_iter)).nonzero().flatten()
+            if len(head) == 0:
+                moved = self.n_iter > n_before  # the others keep all their digits
+                self.W[:, moved] = W[:, moved].to(self.W)
+                return violation
+            is_used = (W[:-1] != 0).flatten(1).any(1) | (problem.penalty != "l1")
+            is_used |= _worst(deviation[:-1, head].amax((1, 2)), is_used, tol)
+            feature = is_used.nonzero().flatten()
+            rows = torch.cat([feature, feature.new_tensor([len(W) - 1])])
+            part = problem.take(head, feature)
+            steps = AcceleratedSteps(part, W[rows][:, head], curvature[head])
+            aim = tol if is_used.all() else (0.1 * violation[head].amax()).clamp(min=tol)
+            n_left = int(max_iter - self.n_iter[head].amax())
+            self.n_iter[head] += steps.run(part, aim, n_left)
+            W[rows[:, None], head] = steps.W
+            curvature[head] = steps.curvature
+
+
+def _worst(deviation: Tensor, is_used: Tensor, tol: float) -> Tensor:
+    """Features to add: those that violate most, as many as there are already."""
+    deviation = torch.where(is_used, 0, deviation)
+    n_new = min(max(_FEW_FEATURES, int(is_used.sum())), int((deviation > tol).sum()))
+    is_new = torch.zeros_like(is_used)
+    is_new[deviation.topk(n_new).indices] = True
+    return is_new
 
 
 def _check_heads(
@@ -305,6 +249,17 @@ def _check_heads(
     if ((mass > 0).sum(1) < 2).any():
         raise ValueError("a head needs samples, of positive weight, of at least two classes.")
     return C, weight
+
+
+def _check_center(center: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """The center of every head."""
+    n_features, n_heads, n_rows = shape[0] - 1, shape[1], shape[2]
+    if tuple(center.shape) not in {(n_rows, n_features), (n_heads, n_rows, n_features)}:
+        raise ValueError(
+            f"center must have shape ({n_rows}, {n_features}) or ({n_heads}, {n_rows}, "
+            f"{n_features}); got {tuple(center.shape)}."
+        )
+    return center.expand(n_heads, n_rows, n_features)
 
 
 def _targets(y: Tensor, n_classes: int, dtype: torch.dtype) -> Tensor:

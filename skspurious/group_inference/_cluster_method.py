@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from skspurious.functional._rows import row_order
 from skspurious.group_inference._base import GroupMethod
 from skspurious.group_inference._clusters import cluster_class
-from skspurious.group_inference._error import margins_of
+from skspurious.group_inference._sides import margins_of
 from skspurious.utils._sklearn_compat import Interval, StrOptions
 
 

@@ -3,22 +3,21 @@
 from numbers import Integral, Real
 
 import numpy as np
-from scipy.special import expit, softmax
 
 from skspurious.functional._cross_fit import (
     cross_fit_folds,
     cross_fitted_logits,
     fit_balanced_logistic,
 )
-from skspurious.functional._rows import row_chunks, row_keys
+from skspurious.functional._rows import row_chunks
+from skspurious.group_inference._out_of_fold import OutOfFoldMethod
 from skspurious.group_inference._sides import margins_of, parts_of_predictions, taken_for
-from skspurious.group_inference._two_sided import TwoSidedMethod
 from skspurious.utils._parameters import extends
 from skspurious.utils._sklearn_compat import Interval, StrOptions
 
 
-@extends(TwoSidedMethod)
-class ErrorGroups(TwoSidedMethod):
+@extends(OutOfFoldMethod)
+class ErrorGroups(OutOfFoldMethod):
     """Splits every class by whether a linear model that has not seen a sample is right about it.
 
     JTT's error set [1]_, out of fold. Meant for embeddings of samples on which the network itself
@@ -81,7 +80,7 @@ class ErrorGroups(TwoSidedMethod):
     """
 
     _parameter_constraints: dict = {
-        **TwoSidedMethod._parameter_constraints,
+        **OutOfFoldMethod._parameter_constraints,
         "cross_fit": [Interval(Integral, 2, None, closed="left")],
         "by": [StrOptions({"error", "predicted_class"})],
         "probe": [Interval(Integral, 1, None, closed="left"), None],
@@ -104,14 +103,7 @@ class ErrorGroups(TwoSidedMethod):
         params = {"by": self.by, "min_group_size": self.min_group_size}
         self.part_ = parts_of_predictions(predicted, code, n_classes, **params)
         self.learn_sides(X, self.part_[code, predicted], code, context)
-        self.dtype_ = X.dtype
-        self.train_key_, first, at, count = np.unique(
-            row_keys(X, code), return_index=True, return_inverse=True, return_counts=True
-        )
-        self.train_margin_ = self.margin_[first]
-        # Copies that were dealt out have margins that differ.
-        differs = np.unique(at[self.margin_ != self.train_margin_[at]])
-        self.train_margin_[differs] = (np.bincount(at, weights=self.margin_) / count)[differs]
+        at = self.remember(X, code, self.margin_)
         self.train_class_ = _most_frequent(at, predicted)
 
     def _judge(self, X, code, n_classes, seed):
@@ -147,7 +139,7 @@ class ErrorGroups(TwoSidedMethod):
         if self.by == "error" or not self.is_split_[k]:
             return super().assign(X, k)
         predicted = np.where(self.is_odd(X, k), self.predicted_class(X), k)
-        at, is_known = self._recall(X, k)
+        at, is_known = self.recall(X, k)
         return self.part_[k, np.where(is_known, self.train_class_[at], predicted)]
 
     def membership_among(self, X, k, parts):
@@ -156,37 +148,6 @@ class ErrorGroups(TwoSidedMethod):
             return super().membership_among(X, k, parts)
         of_class = self.part_[k] if self.is_split_[k] else np.zeros_like(self.part_[k])
         return self.class_probability(X) @ (of_class[:, None] == parts).astype(np.float64)
-
-    def _recall(self, X, k):
-        """Where the rows stand among those of training, and whether they do."""
-        key = row_keys(X.astype(self.dtype_, copy=False), np.full(len(X), k))
-        at = np.minimum(np.searchsorted(self.train_key_, key), len(self.train_key_) - 1)
-        return at, self.train_key_[at] == key
-
-    def margins(self, X, k):
-        """Margin of every row of a class, out of fold where it was in training."""
-        margin = margins_of(self._logits(X), np.full(len(X), k))
-        at, is_known = self._recall(X, k)
-        return np.where(is_known, self.train_margin_[at], margin)
-
-    def predicted_class(self, X):
-        """Class of the largest logit."""
-        return np.argmax(self._logits(X), axis=1)
-
-    def is_odd(self, X, k):
-        """Whether another class has a larger logit."""
-        return self.margins(X, k) < 0.0
-
-    def class_probability(self, X):
-        """Probability of every class."""
-        return softmax(self._logits(X), axis=1)
-
-    def odd_probability(self, X, k):
-        """Probability of the strongest other class against the own one."""
-        return expit(-self.margins(X, k))
-
-    def _logits(self, X):
-        return X @ self.coef_ + self.intercept_
 
 
 def _most_frequent(index, value):

@@ -39,7 +39,7 @@ class SpuriousGroupInferrer(TrainingRows, GroupCarrier, PassThrough):
 
     Parameters
     ----------
-    method : {"kmeans", "gmm", "spare", "dispersion", "error"} or GroupMethod, default="kmeans"
+    method : str or GroupMethod, default="kmeans"
         What divides a class into groups. A name is the method with its default parameters; an
         object has parameters of its own, as in ``method=KMeansGroups(n_clusters=4)``, which a
         search knows as ``method__n_clusters``.
@@ -55,10 +55,15 @@ class SpuriousGroupInferrer(TrainingRows, GroupCarrier, PassThrough):
         - "error", :class:`ErrorGroups`: whether a linear model that has not seen the sample is
           right about it; for embeddings on which a network itself makes no errors any more.
           JTT's error set [5]_, cross-fitted.
+        - "xrm", :class:`XRMGroups`: whether a linear model is right that was trained on the
+          other half of the rows, and on its twin's mistakes [6]_; for embeddings.
+        - "eiil", :class:`EIILGroups`: environments in which the risk of a linear model differs
+          most [7]_; for embeddings, or logits of a network.
     scope : {"class", "global"}, default="class"
         What is clustered: every class by itself, or with "global" all samples together, as in
         PruSC [4]_. A global cluster may hold several classes; each class in it is a group.
-        "dispersion" and "error" compare the classes anyway, and take "class" alone.
+        The methods that compare the classes anyway take "class" alone: "dispersion", "error",
+        "xrm" and "eiil".
     normalize : "auto" or bool, default="auto"
         Whether rows are divided by their Euclidean norm; "auto" is True for "kmeans" and "gmm",
         but never for a single feature (hardness), ``reduction="margin"`` or `n_unreduced`.
@@ -87,8 +92,8 @@ class SpuriousGroupInferrer(TrainingRows, GroupCarrier, PassThrough):
         Class labels.
     labels_ : ndarray of shape (n_samples,), int64
         Group of every training sample, 0 to n_groups-1: class by class, within a class by
-        decreasing size (near before far for "dispersion", right before wrong for "error"; with
-        ``scope="global"`` in the order of the clusters).
+        decreasing size (near before far for "dispersion", right before wrong for "error", "xrm"
+        and "eiil"; with ``scope="global"`` in the order of the clusters).
     clusters_ : ndarray of shape (n_samples,), int64
         Cluster of every training sample. With ``scope="global"`` 0 to n_clusters-1 by
         decreasing size, over all classes; else ``labels_``.
@@ -110,9 +115,9 @@ class SpuriousGroupInferrer(TrainingRows, GroupCarrier, PassThrough):
         Mean silhouette of every class; NaN where the class is one group. With
         ``scope="global"`` the mean silhouette over the samples of all classes.
     margin_ : ndarray of shape (n_samples,), or None
-        Logit of the own class minus the largest of the others. With ``method="error"`` these are
-        logits of the linear model that was fitted without the sample, and a negative margin is
-        an error; with ``reduction="margin"`` the rows are the logits. Otherwise None.
+        Logit of the own class minus the largest of the others. With "error", "xrm" and "eiil"
+        these are logits of the linear model that was fitted without the sample, and a negative
+        margin is an error; with ``reduction="margin"`` the rows are the logits. Otherwise None.
     cluster_search_ : DataFrame
         Every number of clusters that was tried: class (None with ``scope="global"``),
         n_clusters, silhouette, macro_silhouette, selected.
@@ -155,6 +160,9 @@ class SpuriousGroupInferrer(TrainingRows, GroupCarrier, PassThrough):
        Spurious Correlations without Group Annotations." TMLR 2025. arXiv:2407.14974.
     .. [5] E. Z. Liu et al. "Just Train Twice: Improving Group Robustness without Training Group
        Information." ICML 2021. arXiv:2107.09044.
+    .. [6] M. Pezeshki et al. "Discovering Environments with XRM." ICML 2024. arXiv:2309.16748.
+    .. [7] E. Creager, J.-H. Jacobsen, R. Zemel. "Environment Inference for Invariant Learning."
+       ICML 2021. arXiv:2010.07249.
 
     Examples
     --------
@@ -271,10 +279,10 @@ class SpuriousGroupInferrer(TrainingRows, GroupCarrier, PassThrough):
         y : array-like of shape (n_samples,), default=None
             Class labels. With them, a row gets a group of its class: that of the nearest center
             or most probable component (with ``scope="global"`` among the clusters in which `fit`
-            saw the class), and with "dispersion" and "error" the side that it is on. Without
-            them, it gets the group with the nearest center in any class; with
-            ``scope="global"`` the most probable group; and with "dispersion" and "error" the near
-            or right group of the class that the method predicts.
+            saw the class), and with the methods that split in two by a rule the side that it is
+            on. Without them, it gets the group with the nearest center in any class; with
+            ``scope="global"`` the most probable group; and with a rule the near or right group
+            of the class that the method predicts.
 
         Returns
         -------
@@ -313,11 +321,11 @@ class SpuriousGroupInferrer(TrainingRows, GroupCarrier, PassThrough):
         squared distance of the training samples to their centers, per feature: the posterior of
         equally likely Gaussians of one variance, of which :meth:`predict` is the mode. With
         ``method="gmm"`` and `y` it is the mixture's posterior. With ``method="dispersion"`` d is
-        the distance to a class mean; with ``"error"`` it is the logistic function of the
-        margin. With ``scope="global"`` and no `y`, the probability of a cluster is shared among
-        its groups in proportion to their sizes. With `overclustering` the probability of a part
-        is that of its cluster times its own in the cluster, whereas :meth:`predict` decides on
-        the cluster first.
+        the distance to a class mean; with ``"error"``, ``"xrm"`` and ``"eiil"`` it is the
+        logistic function of the margin. With ``scope="global"`` and no `y`, the probability of a
+        cluster is shared among its groups in proportion to their sizes. With `overclustering` the
+        probability of a part is that of its cluster times its own in the cluster, whereas
+        :meth:`predict` decides on the cluster first.
 
         Parameters
         ----------

@@ -3,10 +3,12 @@
 from sklearn.base import clone
 
 from skspurious.group_inference._dispersion import DispersionGroups
+from skspurious.group_inference._eiil import EIILGroups
 from skspurious.group_inference._error import ErrorGroups
 from skspurious.group_inference._gmm import GaussianMixtureGroups
 from skspurious.group_inference._kmeans import KMeansGroups
 from skspurious.group_inference._spare import SpareGroups
+from skspurious.group_inference._xrm import XRMGroups
 
 METHODS = {
     "kmeans": KMeansGroups,
@@ -14,6 +16,8 @@ METHODS = {
     "spare": SpareGroups,
     "dispersion": DispersionGroups,
     "error": ErrorGroups,
+    "xrm": XRMGroups,
+    "eiil": EIILGroups,
 }
 
 

@@ -96,7 +96,7 @@ class _Reader:
 
     _KINDS = (
         *("array", "objects", "dict", "tuple", "float", "dtype", "tensor"),
-        *("device", "path", "frame", "name", "object", GIVEN),
+        *("device", "path", "frame", "name", "slice", "object", GIVEN),
     )
 
     def __init__(self, file, given):
@@ -115,6 +115,9 @@ class _Reader:
 
     def _tuple(self, node):
         return tuple(self.decode(node["tuple"]))
+
+    def _slice(self, node):
+        return slice(*self.decode(node["slice"]))
 
     def _dict(self, node):
         return {self.decode(k): self.decode(v) for k, v in node["dict"]}

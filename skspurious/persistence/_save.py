@@ -119,6 +119,8 @@ class _Writer:
                 [self.encode(k, where), self.encode(v, f"{where}.{k}")] for k, v in value.items()
             ]
             return {"dict": pairs}
+        if isinstance(value, slice):
+            return {"slice": self.encode([value.start, value.stop, value.step], where)}
         if isinstance(value, np.dtype):
             return {"dtype": value.str}
         if isinstance(value, np.generic) or type(value) in (np.ndarray, np.memmap):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -37,7 +38,7 @@ def standard_views(X, *, extractor=None):
       are tables of statistics, and "mask" and "shuffle", which are pictures.
     - **Texts**: "words", the twenty most tied to the label, and "style". Of texts with several
       fields (tuples, mappings, a DataFrame of texts) each field is a view.
-    - **Tables**, of up to 64 columns: each column.
+    - **Tables**, of up to 64 columns or with columns that are no numbers: each column.
     - **Embeddings**, of more: the first 2, 8 and 32 principal components.
 
     .. versionadded:: 0.1
@@ -45,6 +46,7 @@ def standard_views(X, *, extractor=None):
     Parameters
     ----------
     X : samples of any kind, or GroupedData
+        Only their kind is looked at.
     extractor : transformer, default=None
         What makes numbers of pictures and texts, such as a ``TorchFeatureExtractor``; the same
         for the views and the samples. None takes :class:`PatchFeatures` for pictures, and for
@@ -109,9 +111,11 @@ def kind_of(X):
         If they are of another kind.
     """
     kind = input_kind(X)
-    if kind == "table" and not hasattr(X, "iloc") and not isinstance(X, list | tuple):
+    if isinstance(X, pd.DataFrame):
+        return "fields" if _are_fields(X) else _kind_of_table(X)
+    if is_table(X):
         return _kind_of_table(X)
-    first = None if len(X) == 0 else X.iloc[0] if hasattr(X, "iloc") else X[0]
+    first = X.iloc[0] if hasattr(X, "iloc") else X[0]
     if kind == "strings":
         is_file = Path(str(first)).suffix.lower() in _PICTURE_SUFFIXES
         return "pictures" if is_file or isinstance(first, Path) else "texts"
@@ -119,12 +123,6 @@ def kind_of(X):
         return "texts"
     if isinstance(first, Mapping | tuple | list) and _has_texts(first):
         return "fields"
-    if isinstance(X, pd.DataFrame):
-        are_texts = all(isinstance(v, str) and " " in v for v in X.iloc[0])
-        return "fields" if are_texts and X.shape[1] > 1 else _kind_of_table(X)
-    shape = getattr(X, "shape", ())
-    if kind == "table" or (kind == "tensor" and len(shape) == 2):
-        return _kind_of_table(X)
     if isinstance(X, ImagePaths) or kind in ("array", "tensor", "dataset", "samples"):
         picture_kind(X, "standard_views")
         return "pictures"
@@ -134,14 +132,37 @@ def kind_of(X):
     )
 
 
+def is_table(X):
+    """Whether samples are rows of numbers: neither pictures nor texts nor a DataFrame."""
+    if torch.is_tensor(X):
+        return X.ndim <= 2
+    if isinstance(X, pd.DataFrame) or input_kind(X) != "table":
+        return False
+    first = X[0] if isinstance(X, list | tuple) and len(X) else None
+    return not (isinstance(first, tuple | list) and _has_texts(first))
+
+
 def _kind_of_table(X):
-    shape = np.shape(X)
+    shape = X.shape if hasattr(X, "shape") else np.shape(np.asarray(X))
     if len(shape) != 2:
         raise ValueError(
-            f"X has shape {shape}: standard views are of pictures, texts, or tables of two "
+            f"X has shape {tuple(shape)}: standard views are of pictures, texts, or tables of two "
             "dimensions. Name the views."
         )
+    if isinstance(X, pd.DataFrame):
+        are_numbers = all(pd.api.types.is_numeric_dtype(dtype) for dtype in X.dtypes)
+        if not are_numbers or X.isna().to_numpy().any():
+            return "table"
     return "embedding" if shape[1] > _MOST_COLUMNS else "table"
+
+
+def _are_fields(X):
+    """Whether every column of a DataFrame has texts of several words."""
+    some = X.iloc[:100]
+    return X.shape[1] > 1 and all(
+        np.mean([isinstance(value, str) and " " in value for value in some.iloc[:, k]] or [0]) > 0.5
+        for k in range(X.shape[1])
+    )
 
 
 def _has_texts(sample):

@@ -11,23 +11,28 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from skspurious import (
+    AFRClassifier,
+    AutoRetrainer,
     BalancedRetrainer,
     ERMClassifier,
     GEORGEClassifier,
     GroupDROClassifier,
     JTTClassifier,
     LastLayerRetrainer,
+    LfFClassifier,
     NSFClassifier,
     PrunedRetrainer,
     PruSCNetwork,
+    SELFClassifier,
     SPAREClassifier,
     SpuriousGroupInferrer,
     SpuriousSamplePruner,
     TorchFeatureExtractor,
+    XRMClassifier,
 )
 from skspurious.base import BaseTorchClassifier
 from skspurious.datasets import make_spurious_classification
-from skspurious.group_inference import KMeansGroups, SpareGroups
+from skspurious.group_inference import KMeansGroups, SpareGroups, ViewJury
 from skspurious.pipeline import Pipeline
 from skspurious.views import (
     Grayscale,
@@ -36,9 +41,11 @@ from skspurious.views import (
     KeepWords,
     LowPass,
     MaskCenter,
+    PatchFeatures,
     SelectFields,
     ShufflePatches,
     ShuffleWords,
+    TextStatistics,
 )
 
 # Of classifiers: a few epochs; enough for scikit-learn, which wants most samples to be right.
@@ -202,6 +209,19 @@ ENTRIES = [
         },
     ),
     Entry(
+        AutoRetrainer,
+        quick={"finetune": True},  # else the backbone stays where that is as good
+        takes_inferrer=False,
+        stages=2,
+        failures={
+            WEIGHT_CHECK: (
+                "views and groups are made of samples, whatever their weights, which act on the "
+                "losses alone; two copies fall into different mini-batches"
+            )
+        },
+        own_wording=frozenset({"group_inferrer"}),
+    ),
+    Entry(
         GEORGEClassifier,
         quick={"init_epochs": 1, "group_method": KMeansGroups(n_clusters=2, n_init=1)},
         takes_inferrer=False,
@@ -240,6 +260,18 @@ ENTRIES = [
         warnings=("the error set is",),
     ),
     Entry(
+        XRMClassifier,
+        takes_inferrer=False,
+        stages=2,
+        failures={
+            WEIGHT_CHECK: (
+                "groups are mistakes on samples, sampled and adjusted by their number, as in the "
+                "paper; weights act on the losses of the second stage alone"
+            )
+        },
+        own_wording=frozenset({"group_inferrer"}),
+    ),
+    Entry(
         LastLayerRetrainer,
         quick={"n_draws": 2},
         checked={**_inferrer(), "C": 1.0, "n_draws": 20},
@@ -249,6 +281,37 @@ ENTRIES = [
             WEIGHT_CHECK: (
                 "balanced draws take as many samples of each group as the smallest has, whatever "
                 "their weights, and the inferrer does not see them"
+            )
+        },
+    ),
+    Entry(
+        AFRClassifier,
+        quick={"gamma": 2.0},  # whether there are validation groups or not
+        stages=2,
+        failures={
+            WEIGHT_CHECK: (
+                "a share of the samples of each class is kept for the last layer, by their number; "
+                "two copies fall into different mini-batches, or into different parts"
+            )
+        },
+    ),
+    Entry(
+        SELFClassifier,
+        quick={"head_steps": 50},
+        stages=3,
+        failures={
+            WEIGHT_CHECK: (
+                "a number of samples is selected, whatever their weights, which act on the losses "
+                "alone; two copies fall into different mini-batches"
+            )
+        },
+    ),
+    Entry(
+        LfFClassifier,
+        failures={
+            WEIGHT_CHECK: (
+                "two copies of a sample fall into different mini-batches, a weight of 2 stays in "
+                "one; when one batch holds all samples they are the same, see test_lff.py"
             )
         },
     ),
@@ -301,6 +364,7 @@ ENTRIES = [
         ),
     ),
     Entry(SpuriousGroupInferrer, quick={"method": KMeansGroups(n_init=1)}, shared=False),
+    Entry(ViewJury, shared=False),
     Entry(SpuriousSamplePruner, quick={"score_epochs": 3}, warnings=("The data look",)),
     Entry(TorchFeatureExtractor, (nn.Identity(),), quick={"layer": ""}, shared=False),
     Entry(
@@ -329,8 +393,10 @@ VIEWS = [
     Entry(LowPass, **PICTURES, is_stateless=True),
     Entry(Grayscale, **PICTURES, is_stateless=True),
     Entry(ImageStatistics, **PICTURES),
+    Entry(PatchFeatures, **PICTURES, quick={"n_patches": 8}),
     Entry(ShuffleWords, **TEXTS, is_stateless=True),
     Entry(KeepWords, **TEXTS),
+    Entry(TextStatistics, **TEXTS, is_stateless=True),
     Entry(SelectFields, (0,), shared=False, samples="pairs", is_stateless=True),
 ]
 

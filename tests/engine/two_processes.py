@@ -25,6 +25,7 @@ from skspurious import (
     PrunedRetrainer,
     PruSCNetwork,
     SPAREClassifier,
+    XRMClassifier,
 )
 from skspurious._engine._batches import LabelledSamples
 from skspurious._engine._callbacks import Callback
@@ -86,6 +87,7 @@ STAGED = {
         epoch_selector="silhouette",
         warm_start=True,
     ),
+    "xrm": partial(XRMClassifier, **SHARED | {"batch_size": 15}, n_runs=2),
     "prusc": partial(
         PruSCNetwork, **SHARED | {"batch_size": 8}, n_clusters=2, mask_steps=10, mask_lr=0.3
     ),

@@ -20,7 +20,7 @@ from skspurious.group_inference import SpuriousGroupInferrer
 from skspurious.group_inference._methods import METHODS
 
 NAMES = ["kmeans", "gmm", "spare", "dispersion"]
-ALL_NAMES = [*NAMES, "error"]
+ALL_NAMES = [*NAMES, "error", "xrm", "eiil"]
 
 
 def make_groups(n_samples=400, seed=0):

@@ -1,0 +1,232 @@
+"""The heads of deep feature reweighting: balanced parts of the rows, and the choice of C."""
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.class_weight import compute_sample_weight
+
+from skspurious.functional._l1_logistic import LogisticHeads, fit_l1_logistic
+from skspurious.functional._metrics import group_means
+from skspurious.functional._split import balanced_subset, stratified_split
+from skspurious.utils._warnings import warn
+
+_CHUNK = 2**16  # rows that are standardised at a time
+# Inverse strengths of each penalty; those of L1 are the paper's.
+_GRIDS = {
+    "l1": (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01),
+    "l2": (1.0, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001),
+}
+# Numbers of an embedding on which the heads of all draws are fitted together.
+_FEW_NUMBERS = {"cpu": 2**16, "cuda": 2**24}
+
+
+class HeadData:
+    """Embeddings with labels, groups, and the cells that are balanced.
+
+    Parameters
+    ----------
+    Z : tensor of shape (n_samples, n_embedding)
+        Embeddings.
+    samples : LabelledSamples
+        Their labels, groups and weights.
+    scaler : StandardScaler
+        Fitted on the embeddings of the head.
+    """
+
+    def __init__(self, Z, samples, scaler):
+        self.Z = Z.cpu() if Z.device.type == "mps" else Z  # MPS has no float64
+        self.mean, self.scale = (self.Z.new_tensor(v) for v in (scaler.mean_, scaler.scale_))
+        self.y = samples.y.cpu().numpy()
+        self.group, self.n_groups = samples.group.cpu().numpy(), samples.n_groups
+        # Groups inside classes: no draw misses a class.
+        self.cell = np.unique(self.y * self.n_groups + self.group, return_inverse=True)[1]
+        self.weight = np.ones(len(self.y))
+        if samples.weight is not None:
+            weight = samples.weight.cpu().double().numpy()
+            self.weight = weight / max(weight.mean(), 1e-12)  # their scale would act like C
+
+    def __len__(self):
+        return len(self.y)
+
+    def standardise(self, rows):
+        """Standardised embeddings of some rows."""
+        Z = self.Z.index_select(0, torch.as_tensor(rows, device=self.Z.device))  # a copy
+        return Z.sub_(self.mean).div_(self.scale)
+
+    def hits(self, heads):
+        """Which samples each head predicts right, (n_heads, n_samples)."""
+        parts = np.split(np.arange(len(self)), np.arange(_CHUNK, len(self), _CHUNK))
+        return np.concatenate([self._hits(heads, rows) for rows in parts], axis=1)
+
+    def _hits(self, heads, rows):
+        Z = self.standardise(rows)
+        logits = torch.einsum("nd,hkd->hnk", Z, heads.coef.to(Z)) + heads.intercept[:, None]
+        predicted = (logits[..., 0] > 0).long() if logits.shape[2] == 1 else logits.argmax(2)
+        return predicted.cpu().numpy() == self.y[rows]
+
+
+class HeadSearch:
+    """Choose C on random halvings, and average the heads of balanced draws.
+
+    Parameters
+    ----------
+    estimator : LastLayerRetrainer
+        Gives the parameters.
+    classes : ndarray
+        Class labels.
+    data : HeadData
+        What the heads are fitted on.
+    scorer : HeadData or None
+        What they are judged on; None judges on the other half of ``data``.
+    center : tensor of shape (n_rows, n_embedding) or None
+        The head for standardised embeddings to which the penalty pulls; None is zero.
+    """
+
+    def __init__(self, estimator, classes, data, scorer, center=None):
+        self.estimator, self.data, self.scorer = estimator, data, scorer
+        self.n_classes, self.center = len(classes), center
+        self.class_weight = _weight_of_codes(estimator.class_weight, classes)
+
+    def fit(self, seed):
+        """Learned attributes, the head for standardised embeddings."""
+        estimator, data = self.estimator, self.data
+        tuning_rng, draw_rng = (np.random.default_rng([seed, i]) for i in range(2))
+        C, tuning = estimator.C, pd.DataFrame()
+        if C is None:
+            tuning = self._tune(tuning_rng)
+            C = float(tuning["C"][tuning["worst_group_accuracy"].to_numpy().argmax()])
+        sizes = np.bincount(data.cell)
+        is_even = len(np.unique(sizes[sizes > 0])) == 1  # all draws would be the same
+        n_heads = 1 if is_even or estimator.balance == "weights" else estimator.n_draws
+        rows = np.arange(len(data))
+        (heads,) = self._path([self._balanced(rows, draw_rng) for _ in range(n_heads)], [C])
+        n_bad = int((heads.violation > estimator.tol).sum())
+        if n_bad:
+            warn(
+                f"{n_bad} of {n_heads} heads did not reach tol={estimator.tol} in "
+                f"max_iter={estimator.max_iter} iterations. Raise one of them.",
+                ConvergenceWarning,
+            )
+        return {
+            "C_": float(C),
+            "tuning_": tuning,
+            "n_iter_": max(1, int(heads.n_iter.max())),
+            "coef_": heads.coef.mean(0).cpu().numpy(),
+            "intercept_": heads.intercept.mean(0).cpu().numpy(),
+        }
+
+    # ----------------------------------------------------------------------------------
+    # Balance
+
+    def _balanced(self, rows, rng):
+        """A balanced part: some of the rows, and the weight of each."""
+        cell = self.data.cell[rows]
+        if self.estimator.balance == "draws":
+            rows = rows[balanced_subset(cell, rng)]
+            weight = np.ones(len(rows))
+        else:  # the share of draws that have the row: every group weighs what the smallest does
+            sizes = np.bincount(cell)
+            weight = sizes[sizes > 0].min() / sizes[cell]
+        of_class = compute_sample_weight(self.class_weight, self.data.y[rows])
+        return rows, weight * of_class * self.data.weight[rows]
+
+    # ----------------------------------------------------------------------------------
+    # Choice of C
+
+    def _tune(self, rng):
+        """A table of heads along the grid."""
+        Cs = self.estimator.Cs
+        is_auto = isinstance(Cs, str)
+        grid = np.asarray(_GRIDS[self.estimator.penalty] if is_auto else Cs, dtype=np.float64)
+        if grid.ndim != 1 or len(grid) == 0 or not (grid > 0).all():
+            raise ValueError(f"Cs must be one or more positive numbers; got {Cs!r}.")
+        parts, judged = self._split(rng)
+        target = self.data if self.scorer is None else self.scorer
+        order = np.argsort(grid, kind="stable")
+        rows = {}
+        for i, heads in zip(order, self._path(parts, grid[order]), strict=True):
+            hits = target.hits(heads)
+            worst = [
+                np.nanmin(group_means(hit[part], target.group[part], target.n_groups))
+                for hit, part in zip(hits, judged, strict=True)
+            ]
+            rows[i] = {
+                "C": grid[i],
+                "worst_group_accuracy": np.mean(worst),
+                "worst_group_accuracy_std": np.std(worst),
+                "accuracy": np.mean([h[r].mean() for h, r in zip(hits, judged, strict=True)]),
+                "n_nonzero": (heads.coef != 0).sum((1, 2)).double().mean().item(),
+            }
+        return pd.DataFrame([rows[i] for i in range(len(grid))])
+
+    def _split(self, rng):
+        """For each halving what a head is fitted on, and the rows that it is judged on."""
+        parts, judged = [], []
+        for _ in range(self.estimator.n_tuning_splits):
+            fit_rows = np.arange(len(self.data))
+            if self.scorer is not None:
+                score_rows = np.arange(len(self.scorer))
+            else:
+                fit_rows, score_rows = stratified_split(self.data.cell, 0.5, rng)
+                if len(score_rows) == 0:
+                    raise ValueError(
+                        "every group has one sample, so none is left to choose C on. Give C, or "
+                        "more samples."
+                    )
+            parts.append(self._balanced(fit_rows, rng))
+            judged.append(score_rows)
+        return parts, judged
+
+    # ----------------------------------------------------------------------------------
+    # Fit
+
+    def _path(self, parts, Cs):
+        """For each of some rising values of C one head on each part."""
+        data = self.data
+        few = _FEW_NUMBERS["cuda" if data.Z.is_cuda else "cpu"]
+        if data.Z.numel() <= few:  # all at once, on the same rows
+            every = np.arange(len(data))
+            weight = np.zeros((len(parts), len(data)))
+            for head, (rows, of_rows) in enumerate(parts):
+                weight[head, rows] = of_rows
+            return self._path_on(every, weight, Cs)
+        paths, first = [], None
+        for rows, weight in parts:  # each on its own rows, starting from the one before
+            paths.append(self._path_on(rows, weight[None], Cs, start=first))
+            first = paths[-1][0]
+        return [
+            LogisticHeads(*(torch.cat(values) for values in zip(*heads, strict=True)))
+            for heads in zip(*paths, strict=True)
+        ]
+
+    def _path_on(self, rows, weight, Cs, start=None):
+        """The heads of one batch along the values of C, each starting from the one below."""
+        Z, y = self.data.standardise(rows), self.data.y[rows]
+        path = []
+        for C in Cs:
+            start = fit_l1_logistic(
+                Z,
+                torch.as_tensor(y, device=Z.device),
+                C=float(C),
+                n_classes=self.n_classes,
+                sample_weight=torch.as_tensor(weight).to(Z),
+                penalty=self.estimator.penalty,
+                center=self.center,
+                start=start,
+                tol=self.estimator.tol,
+                max_iter=self.estimator.max_iter,
+            )
+            path.append(start)
+        return path
+
+
+def _weight_of_codes(class_weight, classes):
+    """Class weights of codes instead of labels."""
+    if not isinstance(class_weight, dict):
+        return class_weight
+    labels = classes.tolist()
+    unknown = [label for label in class_weight if label not in labels]
+    if unknown:
+        raise ValueError(f"class_weight has the classes {unknown[:5]}, which are not in y.")
+    return {code: class_weight.get(label, 1.0) for code, label in enumerate(labels)}
