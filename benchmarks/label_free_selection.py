@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
+from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
@@ -40,7 +41,6 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from skspurious.data import make_sample_group
 from skspurious.datasets import fetch_spuco_mnist
-from skspurious.functional._jury import jury_scores, view_weights
 from skspurious.group_inference import ViewJury
 from skspurious.views import PatchFeatures
 
@@ -190,47 +190,65 @@ def fit_and_score(Z, y, strata, rows, new, seed, given_test=None):
     return np.array(result), np.array(groups), own
 
 
+def sides(score, y):
+    """Class, and whether the score is for another one."""
+    return 2 * y + (score.argmax(axis=1) != y)
+
+
+def judges_of_all(jury, X, Z, y, seed):
+    """Groups of the training samples by judges that are asked once, before the search."""
+    jury.fit(X, y)
+    on_features = ViewJury(random_state=seed).fit(Z, y)
+    of_view = {n: sides(v, y) for n, v in zip(jury.view_names_, jury.votes_, strict=True)}
+    best = jury.view_scores_["weight"].drop("clean").sort_values(ascending=False).index
+    return {
+        "jury": sides(jury.score_, y),
+        "views": sides(jury.view_score_, y),
+        "view 1": of_view[best[0]],
+        "view 2": of_view[best[1]],
+        "clean sample": of_view["clean"],
+        "components": sides(on_features.view_score_, y),
+        "components, clean": sides(on_features.score_, y),
+    }
+
+
 def compute(load, home, seed, n_components):
-    """All that criteria are made of: margins out of fold, groupings, and the truth."""
+    """All that criteria are made of: margins out of fold, groups by judges, and the truth."""
     start = time.perf_counter()
     (X, Z, y, group), (Z_test, y_test, test_group), jury = load(home, seed)
-    jury.fit(X, y)
-    seconds = time.perf_counter() - start
+    judge = judges_of_all(jury, X, Z, y, seed)
+    judge |= {"known": group, "classes": y}
+    seconds = [time.perf_counter() - start]
     scaler = StandardScaler().fit(Z)
     n_components = min(n_components, Z.shape[1])
     pca = PCA(n_components, svd_solver="randomized", random_state=seed).fit(scaler.transform(Z))
     Z, Z_test = (pca.transform(scaler.transform(z)) for z in (Z, Z_test))
     rng = np.random.default_rng(seed)
-    sides = {n: 2 * y + (v.argmax(1) != y) for n, v in zip(jury.view_names_, jury.votes_)}
-    views = [n for n in jury.view_scores_["weight"].sort_values(ascending=False).index]
-    views = [n for n in views if n != "clean"]
-    strata = {
-        "view 1": sides[views[0]],
-        "view 2": sides[views[1]],
-        "jury": jury.labels_,
-        "known": group,
-        "random": 2 * y + rng.integers(0, 2, len(y)),
-    }
-    found = {"y": y, "known": group, "score": jury.score_, "votes": jury.votes_}
-    found["accuracy"] = jury.view_scores_["balanced_accuracy"].to_numpy()
-    found["names"] = np.array(jury.view_names_)
-    for kind, by in (("jury", jury.labels_), ("class", y)):
+    strata = {**judge, "random": 2 * y + rng.integers(0, 2, len(y))}
+    found = {"y": y}
+    for kind, by in (("jury", judge["jury"]), ("class", y)):
         out = np.empty((len(GROUPINGS) * len(C), len(y)))
         own, fold = np.empty(out.shape, dtype=int), np.empty(len(y), dtype=int)
-        of = {"errors": np.empty(len(y), dtype=int), "k-means": np.empty(len(y), dtype=int)}
+        new_judges = {n: np.empty(len(y), dtype=int) for n in ("errors", "k-means", "own views")}
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(Z, by)
         for k, (rows, new) in enumerate(folds):
             out[:, new], own[:, new], inferred = fit_and_score(Z, y, strata, rows, new, seed)
             fold[new] = k
-            for name in of:
-                of[name][new] = inferred[name][1]
+            for name in inferred:
+                new_judges[name][new] = inferred[name][1]
+            if kind == "jury":
+                part = X.iloc[new] if hasattr(X, "iloc") else X[new]
+                of_part = clone(jury).fit(part, y[new])
+                new_judges["own views"][new] = sides(of_part.view_score_, y[new])
         found |= {f"margin_{kind}": out, f"own_{kind}": own, f"fold_{kind}": fold}
-        found |= {f"{name}_{kind}": value for name, value in of.items()}
+        if kind == "jury":
+            judge |= new_judges
+    found |= {f"judge_{name}": groups for name, groups in judge.items()}
     every = np.arange(len(y))
     test, _, _ = fit_and_score(Z, y, strata, every, None, seed, given_test=(Z_test, y_test))
     found["truth"] = [worst(m > 0, test_group) for m in test]
     found["mean"] = (test > 0).mean(axis=1)
-    found["seconds"] = [seconds, time.perf_counter() - start]
+    found["seconds"] = [*seconds, time.perf_counter() - start]
     return found
 
 
