@@ -109,19 +109,16 @@ def fit_neutral(
     weights = part_weights(code, part, class_balanced=class_balanced, sample_weight=sample_weight)
     used = np.flatnonzero(weights > 0)
     rows = torch.from_numpy(used).to(features.device)
-    mapped_rows = neutralise(
-        features[rows], *(torch.from_numpy(v).to(features) for v in (scale, shift))
-    )
-    label = y.to(features.device)[rows]
+    maps = (torch.from_numpy(value).to(features) for value in (scale, shift))
     *head, update_losses = _fit_head(
-        mapped_rows,
-        label,
+        neutralise(features[rows], *maps),
+        y.to(features.device)[rows],
         part[used],
         weights[used],
-        is_fallback,
+        head_steps,
+        weight_decay,
         n_classes=n_classes,
-        n_steps=head_steps,
-        weight_decay=weight_decay,
+        start_at_zero=is_fallback,
         **how,
     )
     return NeutralFit(
@@ -143,20 +140,16 @@ def _fit_head(
     y: Tensor,
     part: np.ndarray,
     weights: np.ndarray,
-    is_fallback: bool,
-    *,
-    n_classes: int,
     n_steps: int | None,
     weight_decay: float | None,
     **how: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weights and biases of the head, and its losses: by steps, or at the minimum."""
     if n_steps is not None:
-        how |= {"n_classes": n_classes, "n_steps": n_steps, "start_at_zero": is_fallback}
-        return fit_balanced_head(Z, y, part, weights, **how)
+        return fit_balanced_head(Z, y, part, weights, n_steps=n_steps, **how)
     exact = torch.device("cpu") if Z.device.type == "mps" else Z.device  # MPS has no float64
     share = torch.from_numpy(weights / weights.sum()).to(exact)
-    head = LinearHead(Z.to(exact).double(), y.to(exact), share, n_classes, weight_decay)
+    head = LinearHead(Z.to(exact).double(), y.to(exact), share, how["n_classes"], weight_decay)
     losses = head.minimise(lambda losses: (share @ losses, share))
     weight, bias = head.parameters()
     return weight.to(Z), bias.to(Z), (share @ losses).to(Z)[None]
