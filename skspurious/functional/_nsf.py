@@ -105,12 +105,13 @@ def fit_neutral(
     # Update: a head on which rescued and easy samples weigh the same.
     rescued = find_rescued(F, code, outlier, centers, scale, shift)
     part, is_fallback = _parts(code, outlier, rescued, sample_weight)
-    class_balanced = class_balanced or is_fallback
-    weights = part_weights(code, part, class_balanced=class_balanced, sample_weight=sample_weight)
+    weights = part_weights(
+        code, part, class_balanced=class_balanced or is_fallback, sample_weight=sample_weight
+    )
     used = np.flatnonzero(weights > 0)
     rows = torch.from_numpy(used).to(features.device)
     maps = (torch.from_numpy(value).to(features) for value in (scale, shift))
-    *head, update_losses = _fit_head(
+    weight_of_head, bias_of_head, update_losses = _fit_head(
         neutralise(features[rows], *maps),
         y.to(features.device)[rows],
         part[used],
@@ -121,17 +122,10 @@ def fit_neutral(
         start_at_zero=is_fallback,
         **how,
     )
+    losses = {"eliminate": eliminate_losses, "update": update_losses}
+    head = weight_of_head, bias_of_head
     return NeutralFit(
-        means=means,
-        outlier=outlier,
-        centers=centers,
-        scale=scale,
-        shift=shift,
-        rescued=rescued,
-        weights=weights,
-        head=(head[0], head[1]),
-        losses={"eliminate": eliminate_losses, "update": update_losses},
-        is_fallback=is_fallback,
+        means, outlier, centers, scale, shift, rescued, weights, head, losses, is_fallback
     )
 
 
@@ -141,7 +135,7 @@ def _fit_head(
     part: np.ndarray,
     weights: np.ndarray,
     n_steps: int | None,
-    weight_decay: float | None,
+    decay: float | None,
     **how: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weights and biases of the head, and its losses: by steps, or at the minimum."""
@@ -149,7 +143,7 @@ def _fit_head(
         return fit_balanced_head(Z, y, part, weights, n_steps=n_steps, **how)
     exact = torch.device("cpu") if Z.device.type == "mps" else Z.device  # MPS has no float64
     share = torch.from_numpy(weights / weights.sum()).to(exact)
-    head = LinearHead(Z.to(exact).double(), y.to(exact), share, how["n_classes"], weight_decay)
+    head = LinearHead(Z.to(exact).double(), y.to(exact), share, how["n_classes"], decay)
     losses = head.minimise(lambda losses: (share @ losses, share))
     weight, bias = head.parameters()
     return weight.to(Z), bias.to(Z), (share @ losses).to(Z)[None]
