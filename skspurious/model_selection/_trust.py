@@ -85,8 +85,9 @@ def selection_trust(
     enough (docs/results/label_free_selection.md): 64 labels then estimate the correlation to about
     0.1. Groups of fewer than five labelled samples are named in ``sparse_groups`` and by ``print``.
 
-    The interval is of a bootstrap of the labelled samples within their groups. What few labels
-    estimate is noisy, so that the correlation is one with something noisy, and rather too low.
+    The interval is of a bootstrap of the labelled samples within their groups, by percentiles or
+    mirrored at the estimate, whichever is wider. What few labels estimate is noisy, so that the
+    correlation is one with something noisy, and rather too low.
 
     Without labels the correlation is the mean over pairs of folds, between the scores of one and
     of the other, and the interval is of a bootstrap of the candidates. Scores that agree over folds
@@ -236,7 +237,12 @@ def _agreement(folds, n_resamples, rng):
 
 
 def _interval(value, draws, confidence):
-    """Bounds of the correlation, from its bootstrap."""
+    """The wider of both bootstrap intervals on each side: by percentiles, and these mirrored.
+
+    Resampled labels are noisier than the labels themselves, so resampled correlations lie below
+    the estimate as the estimate lies below the truth.
+    """
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(draws, [tail, 1.0 - tail])
-    return float(low), float(high)
+    low, high = min(low, 2 * value - high), max(high, 2 * value - low)
+    return float(max(low, -1.0)), float(min(high, 1.0))
