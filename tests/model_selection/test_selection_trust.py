@@ -50,7 +50,7 @@ def fitted(scoring="accuracy", X=X, cv=4, **keywords):
 def mask(n, seed=0):
     """The attribute of n samples of each (class, attribute); others are not known."""
     rng = np.random.default_rng(seed)
-    known = np.concatenate([rng.permutation(np.flatnonzero(CELL == c))[:n] for c in range(4)])
+    known = np.concatenate([rng.permutation(np.flatnonzero(c == CELL))[:n] for c in range(4)])
     attribute = np.full(len(Y), None, dtype=object)
     attribute[known] = PLACE[known]
     return attribute
