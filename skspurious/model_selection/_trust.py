@@ -108,7 +108,6 @@ def selection_trust(
     200
     """
     score, folds = _scores(search)
-    _, carried, _ = unpack_groups(X)
     y = column_or_1d(y, warn=True)
     check_consistent_length(X, y, sample_attribute)
     rng = np.random.default_rng(draw_seed(random_state))

@@ -181,7 +181,7 @@ def test_other_searches_metrics_and_labels():
     ).fit(X, names)
     trust = selection_trust(search, X, names, mask(10), n_resamples=10)
     assert_allclose(trust.candidates["score"], search.cv_results_["mean_test_auc"])
-    assert list(trust.group_sizes)[0] == "class cat, land"
+    assert next(iter(trust.group_sizes)) == "class cat, land"
     search.refit = False
     with pytest.raises(ValueError, match="refit must name the one"):
         selection_trust(search, X, names)
