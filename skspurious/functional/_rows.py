@@ -195,3 +195,15 @@ def _sort_keys(X: np.ndarray) -> np.ndarray:
         bits[part] ^= sign & highest  # larger numbers are larger integers ...
     bits ^= ~highest  # ... without sign
     return bits.byteswap(inplace=True) if sys.byteorder == "little" else bits
+
+
+def row_keys(X: np.ndarray, code: np.ndarray) -> np.ndarray:
+    """64-bit keys that are equal for equal rows of a class, and else as good as never."""
+    n_words = X.shape[1] * X.dtype.itemsize // 4
+    rng = np.random.default_rng(0)
+    factor = rng.integers(2**64, size=n_words + 1, dtype=np.uint64, endpoint=False) | 1
+    key = code.astype(np.uint64) * factor[-1]
+    for part in row_chunks(len(X), n_words):
+        words = (np.ascontiguousarray(X[part]) + 0.0).view(np.uint32)
+        key[part] += words.astype(np.uint64) @ factor[:-1]
+    return key

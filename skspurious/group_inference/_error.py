@@ -12,7 +12,7 @@ from skspurious.functional._cross_fit import (
     fit_balanced_logistic,
 )
 from skspurious.functional._error_set import class_margins
-from skspurious.functional._rows import row_chunks
+from skspurious.functional._rows import row_chunks, row_keys
 from skspurious.group_inference._two_sided import TwoSidedMethod
 from skspurious.utils._parameters import extends
 from skspurious.utils._sklearn_compat import Interval, StrOptions
@@ -106,7 +106,7 @@ class ErrorGroups(TwoSidedMethod):
         self.learn_sides(X, self.part_[code, predicted], code, context)
         self.dtype_ = X.dtype
         self.train_key_, first, at, count = np.unique(
-            _row_keys(X, code), return_index=True, return_inverse=True, return_counts=True
+            row_keys(X, code), return_index=True, return_inverse=True, return_counts=True
         )
         self.train_margin_ = self.margin_[first]
         # Copies that were dealt out have margins that differ.
@@ -175,7 +175,7 @@ class ErrorGroups(TwoSidedMethod):
 
     def _recall(self, X, k):
         """Where the rows stand among those of training, and whether they do."""
-        key = _row_keys(X.astype(self.dtype_, copy=False), np.full(len(X), k))
+        key = row_keys(X.astype(self.dtype_, copy=False), np.full(len(X), k))
         at = np.minimum(np.searchsorted(self.train_key_, key), len(self.train_key_) - 1)
         return at, self.train_key_[at] == key
 
@@ -226,15 +226,3 @@ def _most_frequent(index, value):
     result = np.empty(index.max() + 1, dtype=np.int64)
     result[pairs // n_values] = pairs % n_values  # the last one stays
     return result
-
-
-def _row_keys(X, code):
-    """64-bit keys that are equal for equal rows of a class, and else as good as never."""
-    n_words = X.shape[1] * X.dtype.itemsize // 4
-    rng = np.random.default_rng(0)
-    factor = rng.integers(2**64, size=n_words + 1, dtype=np.uint64, endpoint=False) | 1
-    key = code.astype(np.uint64) * factor[-1]
-    for part in row_chunks(len(X), n_words):
-        words = (np.ascontiguousarray(X[part]) + 0.0).view(np.uint32)
-        key[part] += words.astype(np.uint64) @ factor[:-1]
-    return key

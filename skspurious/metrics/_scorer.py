@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from skspurious.data import infer_groups, resolve_groups, unpack_groups
+from skspurious.data._grouped import without_groups
 from skspurious.metrics._checks import check_empty
 from skspurious.metrics._group_metric import worst_group_metric
 from skspurious.metrics._named import get_metric
@@ -76,11 +77,12 @@ class _WorstGroupScorer:
         metric = self._get_metric()
         labels = getattr(estimator, "classes_", None)
         found = resolve_groups(X, y, sample_group=sample_group, group_inferrer=self.group_inferrer)
-        X, group = unpack_groups(X)[0], found.sample_group  # predict never needs the groups
+        X, group = without_groups(X), found.sample_group
         if group is None:
             group, estimator, X = infer_groups(estimator, X, y)
         if group is None:
             raise ValueError(_NO_GROUPS.format(scorer=self))
+        X = unpack_groups(X)[0]  # predict never needs what is known
         value = worst_group_metric(
             metric,
             y,
