@@ -9,6 +9,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn.utils.validation import check_is_fitted
 
 from skspurious.data import infer_groups, resolve_groups, unpack_groups
+from skspurious.data._grouped import without_groups
 from skspurious.data._sources import last_step
 from skspurious.metrics._checks import check_empty
 from skspurious.metrics._group_metric import worst_group_metric
@@ -83,16 +84,17 @@ class _WorstGroupScorer:
         metric = self._get_metric()
         labels = getattr(estimator, "classes_", None)
         found = resolve_groups(X, y, sample_group=sample_group, group_inferrer=self._fitted)
-        X, group = unpack_groups(X)[0], found.sample_group  # predict never needs the groups
+        X, group = without_groups(X), found.sample_group
         if sample_group is None and self._scored.inferrer is not None:
-            group = self._scored.find(X, y)
+            group = self._scored.find(unpack_groups(X)[0], y)
         if group is None and _is_own(self.group_inferrer):
             group, estimator, X = infer_groups(estimator, X, y)
             if group is None:
                 raise ValueError(_NO_GROUPS.format(scorer=self))
         if group is None:
             _check_no_labels_lost(estimator)
-            group = self._scored.find(X, y)
+            group = self._scored.find(unpack_groups(X)[0], y)
+        X = unpack_groups(X)[0]  # predict never needs what is known
         value = worst_group_metric(
             metric,
             y,

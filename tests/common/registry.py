@@ -24,6 +24,7 @@ from skspurious import (
     PrunedRetrainer,
     PruSCNetwork,
     SELFClassifier,
+    SemiSupervisedGroupInferrer,
     SPAREClassifier,
     SpuriousGroupInferrer,
     SpuriousSamplePruner,
@@ -349,6 +350,12 @@ ENTRIES = [
     ),
     Entry(SpuriousGroupInferrer, quick={"method": KMeansGroups(n_init=1)}, shared=False),
     Entry(ViewJury, shared=False),
+    Entry(
+        SemiSupervisedGroupInferrer,
+        quick={"if_unknown": "class"},  # for checks that call fit(X, y)
+        shared=False,
+        warnings=("SemiSupervisedGroupInferrer has no sample_attribute",),
+    ),
     Entry(SpuriousSamplePruner, quick={"score_epochs": 3}, warnings=("The data look",)),
     Entry(TorchFeatureExtractor, (nn.Identity(),), quick={"layer": ""}, shared=False),
     Entry(
