@@ -1,9 +1,10 @@
-"""The scorer without group labels: groups by views of the samples that are scored."""
+"""Scores without group labels: by a view of the samples, on the fold or before the search."""
 
 import pickle
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -13,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from skspurious.data import GroupedData
 from skspurious.group_inference import ViewJury
 from skspurious.metrics import make_worst_group_scorer, worst_group_accuracy, worst_group_scorer
-from skspurious.model_selection import EveryGroupKFold
+from skspurious.model_selection import EveryGroupKFold, with_view_groups
 
 
 class OneColumn(ClassifierMixin, BaseEstimator):
@@ -44,10 +45,11 @@ def views():
     return ViewJury({"background": [1]}, random_state=0)
 
 
-def test_without_groups_a_jury_of_the_scored_samples_says_them():
-    X, y, _ = planted()
+def test_without_groups_the_best_view_of_the_scored_samples_says_them():
+    """By hand: of the two columns the background knows more of the class."""
+    X, y, place = planted()
     model = LogisticRegression().fit(X, y)
-    groups = ViewJury(clean=None, random_state=0).fit(X[::2], y[::2]).labels_
+    groups = place[::2]
     expected = worst_group_accuracy(y[::2], model.predict(X[::2]), sample_group=groups)
     assert worst_group_scorer(model, X[::2], y[::2]) == expected < 0.9
     pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
@@ -69,10 +71,13 @@ def test_a_view_prefers_the_object_where_accuracy_and_classes_prefer_the_backgro
     assert search.fit(X, y).best_params_ == {"column": 0}
 
 
-def test_a_jury_that_saw_all_samples_before_the_search_is_sliced_by_folds():
+def test_groups_that_a_view_found_before_the_search_are_sliced_by_folds():
     X, y, _ = planted()
-    jury = views()
-    carried = jury.fit_transform(X, y)
+    carried = with_view_groups(X, y, ViewJury({"object": [0], "background": [1]}, clean=[0, 1]))
+    group = carried.sample_group
+    jury = carried.group_inferrer
+    assert jury.view_names_ == ["background"]
+    assert_array_equal(jury.infer_groups(X, y), group)
     folds = EveryGroupKFold(4)
     search = GridSearchCV(OneColumn(), {"column": [0, 1]}, scoring=worst_group_scorer, cv=folds)
     search.fit(carried, y)
@@ -82,13 +87,13 @@ def test_a_jury_that_saw_all_samples_before_the_search_is_sliced_by_folds():
             worst_group_accuracy(
                 y[test],
                 OneColumn(column).fit(X, y).predict(X[test]),
-                sample_group=jury.labels_[test],
+                sample_group=group[test],
             )
-            for _, test in folds.split(X, y, sample_group=jury.labels_)
+            for _, test in folds.split(X, y, sample_group=group)
         ]
         assert search.cv_results_["mean_test_score"][column] == pytest.approx(np.mean(scores))
-        for _, test in folds.split(X, y, sample_group=jury.labels_):
-            assert set(jury.labels_[test]) == set(jury.groups_)
+        for _, test in folds.split(X, y, sample_group=group):
+            assert set(group[test]) == set(jury.groups_)
 
 
 class CountingInferrer(BaseEstimator):
@@ -166,3 +171,16 @@ def test_where_there_are_no_views_the_worst_class_counts_and_it_says_why():
     X, y = [{"a": 1}, {"a": 2}, {"a": 3}], np.array([0, 1, 1])
     with pytest.warns(UserWarning, match="find none: KeyError"):
         assert worst_group_scorer(Constant().fit(X, y), X, y) == 0.0
+
+
+def test_a_view_is_chosen_by_what_it_knows_and_the_others_have_no_say():
+    """Where the object is the noisier column, the groups are those of the background alone."""
+    X, y, group = planted(n=800)
+    both = {"object": [0], "background": [1]}
+    carried = with_view_groups(X, y, ViewJury(both, random_state=0))
+    alone = with_view_groups(X, y, ViewJury({"background": [1]}, random_state=0))
+    assert_array_equal(carried.sample_group, alone.sample_group)
+    assert_array_equal(carried.sample_group % 2 == 1, group % 2 != y)
+    again = with_view_groups(carried, y, ViewJury(dict(reversed(both.items())), random_state=0))
+    assert_array_equal(again.sample_group, carried.sample_group)
+    assert again.data is X
