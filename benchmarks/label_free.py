@@ -24,8 +24,10 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import time
 import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -282,8 +284,19 @@ def run(bench, name):
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
         "torch": torch.__version__,
+        "commit": commit(),
         **told,
     }
+
+
+@cache
+def commit():
+    """Which version of the sources ran, where git knows it."""
+    command = ["git", "-C", str(FOLDER), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def read(path):
