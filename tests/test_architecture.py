@@ -45,7 +45,7 @@ ALLOWED = {
 EXEMPT = {"__init__", "cli"}  # the two that put everything together
 
 # Compositions of estimators; every other file is a method, or a part of one.
-COMPOSITIONS = {"_spare", "_george", "_xrm", "_stages"}
+COMPOSITIONS = {"_auto", "_spare", "_george", "_xrm", "_stages"}
 # What other methods may import: the first stage of most, and the pruner of what is pruned.
 SHARED_METHODS = {"_erm", "_stages"}
 USED_BY = {"_pruned": {"_pruner"}}

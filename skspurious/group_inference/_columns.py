@@ -80,6 +80,8 @@ class TableColumns(TransformerMixin, BaseEstimator):
         Of the categories.
     is_empty_ : bool ndarray of shape (n_columns,)
         Where all training samples lack a value: the column is 0.
+    fill_ : ndarray of shape (n_columns,)
+        The mean of numbers that no training sample lacks, for new ones that do; else NaN.
     """
 
     def __init__(self, columns):
@@ -100,6 +102,10 @@ class TableColumns(TransformerMixin, BaseEstimator):
         if categories.shape[1]:
             self.encoder_.fit(_names(categories))
         self.is_empty_ = table.isna().all().to_numpy()  # which boosted trees do not take
+        self.fill_ = np.full(len(self.kinds_), np.nan)
+        Z = self.transform(X)
+        is_whole = ~np.isnan(Z).any(axis=0) & (np.array(self.kinds_) != "category")
+        self.fill_[is_whole] = Z[:, is_whole].mean(axis=0)
         return self
 
     def transform(self, X):
@@ -119,7 +125,7 @@ class TableColumns(TransformerMixin, BaseEstimator):
             is_category = np.array(self.kinds_) == "category"
             Z[:, is_category] = self.encoder_.transform(_names(categories))
         Z[:, self.is_empty_] = 0.0
-        return Z
+        return np.where(np.isnan(Z), self.fill_, Z)
 
     def _of_kind(self, table, kind):
         return table.iloc[:, [at for at, own in enumerate(self.kinds_) if own == kind]]

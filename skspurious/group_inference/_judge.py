@@ -1,6 +1,7 @@
 """A judge: what one view of a sample says of its class, by a model that has not seen it."""
 
 import inspect
+import time
 
 import numpy as np
 from scipy.special import softmax
@@ -159,7 +160,8 @@ def _values(Z):
     """Numbers by which the rows are dealt out: equal for copies, whatever their order."""
     if isinstance(Z, np.ndarray) and Z.ndim == 2 and Z.dtype.kind in "buif":
         Z = Z if Z.dtype in (np.float32, np.float64) else Z.astype(np.float64)
-        return np.where(np.isnan(Z), np.finfo(Z.dtype).max, Z)  # NaN is not equal to itself
+        is_missing = np.isnan(Z)  # and not equal to itself
+        return np.where(is_missing, np.finfo(Z.dtype).max, Z) if is_missing.any() else Z
     key = sample_keys(Z, np.zeros(n_rows(Z), dtype=np.int64))
     return key.view(np.uint32).reshape(len(key), 2).astype(np.float64)
 
@@ -220,3 +222,16 @@ def _of_columns(columns, X, name):
     return transformer, HistGradientBoostingClassifier(
         categorical_features=is_category, max_leaf_nodes=15, early_stopping=False
     )
+
+
+def mean_of_copies(vote, at):
+    """Votes of copies that were dealt out to several folds: their mean."""
+    count = np.bincount(at)
+    return np.stack([(np.bincount(at, column) / count)[at] for column in vote.T], axis=1)
+
+
+def hear(judge, view, X, y, code, n_classes):
+    """Votes of a judge, and the seconds that they took."""
+    start = time.perf_counter()
+    votes = judge.fit(view, X, y, code, n_classes)
+    return votes, time.perf_counter() - start

@@ -1,6 +1,5 @@
 """ViewJury: groups from what several views of a sample say of its class."""
 
-import time
 from numbers import Integral, Real
 
 import numpy as np
@@ -15,7 +14,7 @@ from skspurious.data import unpack_groups
 from skspurious.data._samples import n_rows
 from skspurious.functional._jury import balanced_hits, jury_scores, view_weights
 from skspurious.group_inference._evidence import evidence_of
-from skspurious.group_inference._judge import Judge
+from skspurious.group_inference._judge import Judge, hear, mean_of_copies
 from skspurious.group_inference._keys import sample_keys
 from skspurious.group_inference._named_views import CLEAN, resolve_views
 from skspurious.group_inference._samples import GroupCarrier, as_array, encode_classes
@@ -133,8 +132,10 @@ class ViewJury(GroupCarrier, _AsIs):
     unless it has ``class_weight="balanced"``. Classes of fewer samples than folds, which some of
     the models have not seen, do not count in balanced accuracies where two others do.
 
-    Takes one pass over the samples for every view, and five linear models or small ensembles
-    of trees. Views of pictures without an `extractor` need no network.
+    Takes one pass over the samples for every view, and one more to know them again; for each view
+    it fits six linear models or small ensembles of trees. Views of pictures without an `extractor`
+    need no network. With ``views="auto"``, 10,000 pictures of 32 pixels take about 20 seconds on
+    one core, and one view of 10,000 embeddings of 1,280 numbers less than two.
 
     References
     ----------
@@ -234,12 +235,12 @@ class ViewJury(GroupCarrier, _AsIs):
         params = {"cross_fit": self.cross_fit, "C": self.C, "seed": draw_seed(self.random_state)}
         judges = [Judge(name, **params) for name in views]
         heard = Parallel(n_jobs=self.n_jobs, prefer="threads")(
-            delayed(_hear)(judge, view, X, y, code, n_classes)
+            delayed(hear)(judge, view, X, y, code, n_classes)
             for judge, view in zip(judges, views.values(), strict=True)
         )
         key = sample_keys(X, code)
         self._known_key, at = np.unique(key, return_inverse=True)
-        votes = np.stack([_mean_of_copies(vote, at) for vote, _ in heard])
+        votes = np.stack([mean_of_copies(vote, at) for vote, _ in heard])
         self.judges_, self.view_names_ = judges, list(views)
         accuracy, self._weight = self._weigh(votes, code)
         self.votes_ = votes.astype(np.float32)
@@ -443,16 +444,3 @@ class ViewJury(GroupCarrier, _AsIs):
         tags.transformer_tags.preserves_dtype = []
         tags.input_tags.allow_nan = False
         return tags
-
-
-def _mean_of_copies(vote, at):
-    """Votes of copies that were dealt out to several folds: their mean."""
-    count = np.bincount(at)
-    return np.stack([(np.bincount(at, column) / count)[at] for column in vote.T], axis=1)
-
-
-def _hear(judge, view, X, y, code, n_classes):
-    """Votes of a judge, and the seconds that they took."""
-    start = time.perf_counter()
-    votes = judge.fit(view, X, y, code, n_classes)
-    return votes, time.perf_counter() - start

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skspurious.data._samples import ViewedPaths, input_kind, n_rows
+from skspurious.data._samples import ImagePaths, TensorSamples, input_kind, n_rows
 from skspurious.functional._rows import row_keys
 
 
@@ -37,14 +37,12 @@ def sample_keys(X, code):
 
 def _contents(X):
     """What tells the samples apart, one after the other."""
-    if isinstance(X, ViewedPaths):
-        X = X.paths
-    is_files = input_kind(X) == "strings" and all(map(_is_file, X))
-    return (Path(path).read_bytes() for path in X) if is_files else (X[i] for i in _positions(X))
-
-
-def _positions(X):
-    return range(n_rows(X))
+    X = getattr(X, "paths", X) if isinstance(X, ImagePaths) else X
+    X = X.tensor if isinstance(X, TensorSamples) else X
+    X = X.to_numpy() if isinstance(X, pd.Series) else X
+    if input_kind(X) == "strings" and all(map(_is_file, X)):
+        return (Path(path).read_bytes() for path in X)
+    return (X[i] for i in range(n_rows(X)))
 
 
 def _is_file(text):
@@ -61,5 +59,7 @@ def _digest(sample):
         sample = sample.detach().cpu().numpy()
     if isinstance(sample, np.ndarray) and sample.dtype != object:
         sample = np.ascontiguousarray(sample).tobytes()
+    if isinstance(sample, str):
+        sample = str(sample).encode("utf-8", "surrogatepass")  # np.str_ has another repr
     content = sample if isinstance(sample, bytes) else repr(sample).encode("utf-8", "replace")
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")

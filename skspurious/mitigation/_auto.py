@@ -6,7 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from skspurious._engine._modules import last_linear
@@ -27,6 +29,7 @@ from skspurious.utils._parameters import extends
 from skspurious.utils._sklearn_compat import StrOptions
 
 _N_FOLDS = 5
+_N_COMPONENTS = 128  # of the representation on which candidates are compared
 _WEAK_CS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # to choose from where the evidence is weak
 _HELD_OUT = 0.2  # of the rows, to see whether training the backbone gains
 
@@ -139,6 +142,7 @@ class AutoRetrainer(BaseTorchClassifier):
         jury = data.group_inferrer
         data = self._on_clean_columns(data)
         learned = {"evidence_": None, "chosen_": "given", "candidates_": pd.DataFrame()}
+        learned["backbone_"] = "none"
         Z = self._frozen_embedding(module, data, runtime)
         if jury is not None:
             rows = jury.represent(raw)[data.train.rows] if Z is None else Z
@@ -149,38 +153,37 @@ class AutoRetrainer(BaseTorchClassifier):
             and Z is not None
             and not self._gains(module, Z, data, runtime, seeds)
         )
-        if learned["chosen_"] == "plain":
-            trained = self._train_plain(module, data, runtime, seeds, Z if is_frozen else None)
-        else:
+        history, best_epoch = [], None
+        if not is_frozen:
+            history, best_epoch = self._retrainer()._train_network(module, data, runtime, seeds)
+        if learned["chosen_"] != "plain":
             level = getattr(learned["evidence_"], "level", "strong")
-            retrainer = self._retrainer(level, is_frozen)
-            trained = retrainer._train(module, data, runtime, seeds)
-        backbone = "none" if self.module is None else "frozen" if is_frozen else "trained"
-        learned |= {"backbone_": backbone}
-        return replace(trained, learned={**trained.learned, **learned})
+            head = self._retrainer(level).set_params(max_epochs=0)
+            module = head._train(module, replace(data, valid=None), runtime, seeds).module
+        elif self.module is None:
+            return replace(super()._train(module, data, runtime, seeds), learned=learned)
+        elif is_frozen:
+            self._fit_plain_head(module, Z, data, runtime)
+        if self.module is not None:
+            learned["backbone_"] = "frozen" if is_frozen else "trained"
+        return Trained(module, history, best_epoch, learned)
 
-    def _retrainer(self, evidence, is_frozen):
-        """LastLayerRetrainer with the shared parameters, for its second half."""
+    def _retrainer(self, level="strong"):
+        """LastLayerRetrainer with the shared parameters."""
         retrainer = LastLayerRetrainer(retrain_on="train")
         names = BaseTorchClassifier().get_params(deep=False)
-        retrainer.set_params(
-            **{name: getattr(self, name) for name in names if name != "group_inferrer"}
-        )
-        if is_frozen:
-            retrainer.max_epochs = 0
-        if evidence == "weak":
-            retrainer.set_params(balance="weights", penalty="l2", Cs=_WEAK_CS)
-        return retrainer
+        shared = {name: getattr(self, name) for name in names if name != "group_inferrer"}
+        if level == "weak":
+            shared |= {"balance": "weights", "penalty": "l2", "Cs": _WEAK_CS}
+        return retrainer.set_params(**shared)
 
-    def _train_plain(self, module, data, runtime, seeds, Z):
-        """The network by plain training, or a plain head on its frozen embedding."""
-        if Z is None:
-            return super()._train(module, data, runtime, seeds)
+    def _fit_plain_head(self, module, Z, data, runtime):
+        """A plain head on the frozen embedding."""
         module.to(runtime.device).eval()
         y, n_classes = data.train.y.numpy(), len(data.classes)
         coef, intercept = fit_balanced_logistic(Z, y, n_classes, strata=np.zeros(len(y)))
-        set_head(last_linear(module)[1], coef.T, intercept)
-        return Trained(module, [])
+        head = coef.T if n_classes > 2 else (coef.T[1:] - coef.T[:1])
+        set_head(last_linear(module)[1], head, intercept if n_classes > 2 else np.diff(intercept))
 
     # ---------------------------------------------------------------------- what to do
 
@@ -189,6 +192,7 @@ class AutoRetrainer(BaseTorchClassifier):
         y, n_classes = data.train.y.numpy(), len(data.classes)
         said = jury.view_score_[data.train.rows]
         evidence = evidence_of(Z, y, said, seed=seed)
+        Z = _leading_components(Z)
         judge = y * n_classes + taken_for(said, y)
         candidates = {
             "plain": np.zeros_like(y),
@@ -226,9 +230,7 @@ class AutoRetrainer(BaseTorchClassifier):
             return False
         part = replace(data, train=data.train.take(rows), valid=None)
         tuned = copy.deepcopy(module)
-        LastLayerRetrainer._train_network(
-            self._retrainer("strong", False), tuned, part, runtime, seeds
-        )
+        self._retrainer()._train_network(tuned, part, runtime, seeds)
         embedding = read_embedding(self, tuned.eval(), data.train.samples, runtime, n_classes)
         is_rest = np.isin(np.arange(len(y)), held_out).astype(np.int64)
         scores = [
@@ -271,6 +273,14 @@ class AutoRetrainer(BaseTorchClassifier):
             return replace(labelled, samples=TensorSamples(labelled.samples.tensor * kept))
 
         return replace(data, train=clear(data.train), valid=clear(data.valid))
+
+
+def _leading_components(Z):
+    """Standardised rows, in at most so many dimensions that heads take no time."""
+    Z = StandardScaler().fit_transform(Z)
+    if min(Z.shape) <= _N_COMPONENTS:
+        return Z
+    return PCA(_N_COMPONENTS, random_state=0).fit_transform(Z)
 
 
 def _with_groups(data, labels):

@@ -5,6 +5,7 @@ import zlib
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.utils.validation import check_is_fitted
 from torch.utils.data import Dataset
 
 from skspurious.data import DatasetSamples, GroupedData, TensorSamples, unpack_groups
@@ -84,6 +85,55 @@ class View(TransformerMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+class TableTransformer(TransformerMixin, BaseEstimator):
+    """A table as an array; scikit-learn wraps these methods to obey ``set_output``.
+
+    A subclass writes ``_table(X)``, of samples without groups, and ``get_feature_names_out``.
+    """
+
+    def transform(self, X):
+        return self._table(X)
+
+    def fit_transform(self, X, y=None):
+        return self._table(X)
+
+
+class TableCarrier:
+    """Puts groups around the table; not a scikit-learn class, so its methods are not wrapped."""
+
+    def transform(self, X):
+        """The table of the samples.
+
+        Parameters
+        ----------
+        X : same kinds as in ``fit``, or GroupedData
+            Pictures of files and datasets are read here, one after the other.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_features_out), float32, or GroupedData of it
+            A DataFrame in place of the array after ``set_output(transform="pandas")``.
+        """
+        check_is_fitted(self)
+        return carry_groups(X, super().transform)
+
+    def fit_transform(self, X, y=None):
+        """Fit, and give the table of the same samples.
+
+        Parameters
+        ----------
+        X : same kinds as in ``transform``
+        y : Ignored
+            Only there for Pipelines.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_features_out), float32, or GroupedData of it
+        """
+        self.fit(X, y)
+        return carry_groups(X, super().fit_transform)
 
 
 class PictureView(View):

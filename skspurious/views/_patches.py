@@ -5,7 +5,6 @@ from numbers import Integral
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch.nn import functional as F
 
@@ -13,7 +12,7 @@ from skspurious.data._grouped import take_rows
 from skspurious.data._samples import n_rows
 from skspurious.functional._clustering import kmeans_centers
 from skspurious.utils._sklearn_compat import Interval, _fit_context
-from skspurious.views._base import carry_groups
+from skspurious.views._base import TableCarrier, TableTransformer, carry_groups
 from skspurious.views._statistics import picture_batches
 
 _N_PICTURES, _N_PATCHES = 2000, 20  # that patches are drawn from, and of each
@@ -22,7 +21,7 @@ _WHITENING = 0.1  # added to the variances of the principal components
 _CHUNK = 100  # pictures at a time
 
 
-class PatchFeatures(TransformerMixin, BaseEstimator):
+class PatchFeatures(TableCarrier, TableTransformer):
     """Which of a few hundred typical patches are where in a picture.
 
     Small pictures cut in patches, and clusters of these, are an embedding [1]_ in which linear
@@ -133,24 +132,22 @@ class PatchFeatures(TransformerMixin, BaseEstimator):
         carry_groups(X, self._find)
         return self
 
-    def transform(self, X):
-        """The features of every picture.
+    def get_feature_names_out(self, input_features=None):
+        """Names of the columns.
 
         Parameters
         ----------
-        X : same kinds as in ``fit``
+        input_features : Ignored
+            Pictures have no names.
 
         Returns
         -------
-        Z : ndarray of shape (n_samples, n_patches * n_cells ** 2), float32, or GroupedData of it
-
-        Raises
-        ------
-        ValueError
-            If pictures have another number of channels than in ``fit``.
+        names : ndarray of str
         """
         check_is_fitted(self)
-        return carry_groups(X, self._describe)
+        cells = [f"{i}_{j}" for i in range(self.n_cells) for j in range(self.n_cells)]
+        names = [f"patch{k}_cell_{cell}" for k in range(len(self.centers_)) for cell in cells]
+        return np.array(names, dtype=object)
 
     def _find(self, X):
         if n_rows(X) == 0:
@@ -180,7 +177,7 @@ class PatchFeatures(TransformerMixin, BaseEstimator):
             max_iter=10,
         ).astype(np.float32)
 
-    def _describe(self, X):
+    def _table(self, X):
         Z = [np.empty((0, len(self.centers_) * self.n_cells**2), dtype=np.float32)]
         centers = torch.from_numpy(self.centers_)
         for pictures in self._pictures(X):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import adaptive_avg_pool2d
 
@@ -14,60 +13,21 @@ from skspurious.data._grouped import take_rows
 from skspurious.data._samples import ImagePaths, TensorSamples, n_rows
 from skspurious.utils._parameters import nearest_names, refuses_unknown
 from skspurious.utils._sklearn_compat import Interval, _fit_context
-from skspurious.views._base import carry_groups, check_pictures, picture_chunks, picture_kind
+from skspurious.views._base import (
+    TableCarrier,
+    TableTransformer,
+    carry_groups,
+    check_pictures,
+    picture_chunks,
+    picture_kind,
+)
 from skspurious.views._images import luma
 
 _CHANNELS = {1: ["grey"], 3: ["red", "green", "blue"], 4: ["red", "green", "blue", "alpha"]}
 _THICKNESS = 0.125  # of the border and of the corners, as a share of the shorter side
 
 
-class _Statistics(TransformerMixin, BaseEstimator):
-    """The table as an array; scikit-learn wraps these methods to obey ``set_output``."""
-
-    def transform(self, X):
-        return self._table(X)
-
-    def fit_transform(self, X, y=None):
-        return self._table(X)
-
-
-class _GroupCarrier:
-    """Puts groups around the table; not a scikit-learn class, so its methods are not wrapped."""
-
-    def transform(self, X):
-        """The statistics of every picture.
-
-        Parameters
-        ----------
-        X : array, tensor, list of paths, map-style dataset, or GroupedData
-            The pictures; those of files and datasets are read here, one after the other.
-
-        Returns
-        -------
-        Z : ndarray of shape (n_samples, n_features_out), float32, or GroupedData of it
-            A DataFrame in place of the array after ``set_output(transform="pandas")``.
-        """
-        check_is_fitted(self)
-        return carry_groups(X, super().transform)
-
-    def fit_transform(self, X, y=None):
-        """Fit, and give the statistics of the same pictures.
-
-        Parameters
-        ----------
-        X : same kinds as in ``transform``
-        y : Ignored
-            Only there for Pipelines.
-
-        Returns
-        -------
-        Z : ndarray of shape (n_samples, n_features_out), float32, or GroupedData of it
-        """
-        self.fit(X, y)
-        return carry_groups(X, super().fit_transform)
-
-
-class ImageStatistics(_GroupCarrier, _Statistics):
+class ImageStatistics(TableCarrier, TableTransformer):
     """A few numbers about every picture, in named columns: a view for any classifier of tables.
 
     Borders, colours, brightness, sharpness and sizes say nothing of the object, but often much

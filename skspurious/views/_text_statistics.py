@@ -3,10 +3,9 @@
 import re
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 
 from skspurious.data import unpack_groups
-from skspurious.views._base import carry_groups
+from skspurious.views._base import TableCarrier, TableTransformer
 from skspurious.views._texts import list_of
 
 _COLUMNS = {
@@ -27,7 +26,7 @@ _COLUMNS = {
 }
 
 
-class TextStatistics(TransformerMixin, BaseEstimator):
+class TextStatistics(TableCarrier, TableTransformer):
     """A few numbers about how every text is written, in named columns.
 
     Lengths, capitals, punctuation and links say little of what a text is about, but often much
@@ -76,19 +75,6 @@ class TextStatistics(TransformerMixin, BaseEstimator):
         """
         list_of(unpack_groups(X)[0], type(self).__name__)
         return self
-
-    def transform(self, X):
-        """The statistics of every text.
-
-        Parameters
-        ----------
-        X : list, array or Series of str, or GroupedData of them
-
-        Returns
-        -------
-        Z : ndarray of shape (n_samples, 14), float32
-        """
-        return carry_groups(X, self._table)
 
     def _table(self, X):
         texts = list_of(X, type(self).__name__)

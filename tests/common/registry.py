@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from skspurious import (
+    AutoRetrainer,
     BalancedRetrainer,
     ERMClassifier,
     GEORGEClassifier,
@@ -203,6 +204,19 @@ ENTRIES = [
                 "the papers; weights act on the losses alone, and the inferrer does not see them"
             )
         },
+    ),
+    Entry(
+        AutoRetrainer,
+        quick={"finetune": True},  # else the backbone stays where that is as good
+        takes_inferrer=False,
+        stages=2,
+        failures={
+            WEIGHT_CHECK: (
+                "views and groups are made of samples, whatever their weights, which act on the "
+                "losses alone; two copies fall into different mini-batches"
+            )
+        },
+        own_wording=frozenset({"group_inferrer"}),
     ),
     Entry(
         GEORGEClassifier,

