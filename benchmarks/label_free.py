@@ -51,6 +51,9 @@ from skspurious.group_inference import ViewJury
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results"
 
 
+CLEAN = "clean"  # the jury's name of the samples as they are, which are no view
+
+
 class NotHere(Exception):
     """The method does not exist in this version, or has nothing to work with on this set."""
 
@@ -330,7 +333,9 @@ def run_all(args, sets=SETS):
             for method in wanted:
                 names = [method]
                 if method == "views, last layer":
-                    names = [f"view {v}, last layer" for v in bench.jury().view_names_]
+                    names = [
+                        f"view {v}, last layer" for v in bench.jury().view_names_ if v != CLEAN
+                    ]
                 for name in names:
                     write_line(args.out, bench, set_name, name, seed)
 
