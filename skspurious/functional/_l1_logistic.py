@@ -83,6 +83,9 @@ def fit_l1_logistic(
         or as many as ``C`` has values.
     penalty : {"l1", "l2"}, default="l1"
         Penalty of the weights.
+    center : tensor of shape (n_rows, n_features) or (n_heads, n_rows, n_features), default=None
+        Weights W0 to which the penalty pulls: it is that of W - W0. None is zero. n_rows is 1 for
+        two classes, else n_classes.
     start : LogisticHeads, default=None
         Where to start, such as the heads of the next smaller ``C``; None is zero.
     tol : float, default=1e-3
@@ -95,25 +98,30 @@ def fit_l1_logistic(
     -------
     heads : LogisticHeads
         With ``coef`` (n_heads, n_rows, n_features), ``intercept`` (n_heads, n_rows),
-        ``violation`` and ``n_iter`` (n_heads,); n_rows is 1 for two classes, else n_classes.
+        ``violation`` and ``n_iter`` (n_heads,); float64.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, a ``C`` is not positive, or a head has samples of one class only:
-        its intercept would grow without bound.
+        If shapes do not fit, a ``C`` is not positive, ``penalty`` is unknown, or a head has
+        samples of one class only: its intercept would grow without bound.
 
     Notes
     -----
     Accelerated proximal gradient descent (FISTA) [1]_ on all heads at once, two matrix products
     an iteration. The step of each head follows the curvature that it meets, and its momentum
-    starts anew when it points uphill [2]_. Heads that are done leave the batch.
+    starts anew when it points uphill [2]_.
+
+    Most L1 weights are 0. So it goes in rounds: each fits the weights that are not 0, and the
+    features that violate the conditions below most; the last one leaves no feature in
+    violation, whether it was in use or not. On a CPU the products are in single precision as
+    long as their rounding is small against ``tol``, and in double precision from there on.
 
     With g the gradient of the second term, an L1-penalised head is optimal where
     :math:`g_j = -\operatorname{sign}(w_j)` for weights that are not 0, :math:`|g_j| \le 1` for
     those that are, and :math:`g = 0` for the intercept; with the L2 penalty where
-    :math:`g_j = -w_j`. The violation is the largest deviation, for L2 as a share of the largest
-    gradient at zero weights.
+    :math:`g_j = -w_j`; with a ``center`` w is the difference from it. The violation is the
+    largest deviation, for L2 as a share of the largest gradient at zero weights.
 
     References
     ----------
@@ -142,7 +150,7 @@ def fit_l1_logistic(
     old = torch.zeros_like(W)
     if center is not None:  # what is penalised is W - W0: its logits come on top of those of W0
         old[:-1] = _check_center(center, problem.shape).to(W).movedim(-1, 0)
-        problem.offset = problem.logits(old.to(X))
+        problem.offset = problem.to(torch.float64).logits(old)
     if start is not None:
         W = torch.cat([start.coef, start.intercept[..., None]], 2).to(W).permute(2, 0, 1) - old
     fit = _Fit(W, n_iter=torch.zeros(len(C), dtype=torch.int64, device=X.device))
@@ -153,15 +161,15 @@ def fit_l1_logistic(
 
 
 def _stages(problem: LogisticProblem, tol: float) -> Iterator[tuple[LogisticProblem, float]]:
-    """Single precision as far as it leads, then the problem's own, or double where it must be."""
-    rounding = problem.rounding()
-    is_single = problem.X.dtype == torch.float32
-    if is_single and rounding < 0.1 * tol:
-        yield problem, tol
-        return
-    if rounding < 0.1 * _ROUGH:
-        yield problem.to(torch.float32), max(tol, _ROUGH)
-    yield problem.to(torch.float64), tol
+    """Single precision as far as it leads, and where that is not enough double."""
+    single = torch.float32
+    is_exact = problem.X.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+    rounding = problem.rounding() if is_exact else float("inf")
+    is_enough = problem.X.dtype == single and rounding < 0.1 * tol
+    if is_enough or rounding < 0.1 * _ROUGH:
+        yield problem.to(single), tol if is_enough else max(tol, _ROUGH)
+    if not is_enough:
+        yield problem.to(torch.float64), tol
 
 
 class _Fit:
@@ -184,14 +192,15 @@ class _Fit:
         A round fits the weights of few features; the next has those as well that the last left
         in violation, until no feature is.
         """
-        W = self.W.to(problem.X)
+        W, n_before = self.W.to(problem.X), self.n_iter.clone()
         curvature = problem.mean_curvature()
         while True:
             deviation = problem.deviation(W, problem.logits(W)) / problem.unit[:, None]
             violation = deviation.amax((0, 2))
             head = ((violation > tol) & (self.n_iter < max_iter)).nonzero().flatten()
             if len(head) == 0:
-                self.W = W.to(self.W)
+                moved = self.n_iter > n_before  # the others keep all their digits
+                self.W[:, moved] = W[:, moved].to(self.W)
                 return violation
             is_used = (W[:-1] != 0).flatten(1).any(1) | (problem.penalty != "l1")
             is_used |= _worst(deviation[:-1, head].amax((1, 2)), is_used, tol)
@@ -243,14 +252,14 @@ def _check_heads(
 
 
 def _check_center(center: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """The centre of every head, (n_heads, n_rows, n_features) or without the heads."""
+    """The center of every head."""
     n_features, n_heads, n_rows = shape[0] - 1, shape[1], shape[2]
-    if tuple(center.shape[-2:]) != (n_rows, n_features) or center.ndim > 3:
+    if tuple(center.shape) not in {(n_rows, n_features), (n_heads, n_rows, n_features)}:
         raise ValueError(
-            f"center must have shape ({n_rows}, {n_features}), a head of it; got "
-            f"{tuple(center.shape)}."
+            f"center must have shape ({n_rows}, {n_features}) or ({n_heads}, {n_rows}, "
+            f"{n_features}); got {tuple(center.shape)}."
         )
-    return center.expand(n_heads, n_rows, n_features).permute(0, 1, 2)
+    return center.expand(n_heads, n_rows, n_features)
 
 
 def _targets(y: Tensor, n_classes: int, dtype: torch.dtype) -> Tensor:

@@ -56,7 +56,7 @@ class LogisticProblem:
 
     def take(self, head: Tensor, feature: Tensor) -> "LogisticProblem":
         """Some of the heads, on some of the features."""
-        X = self.X if len(feature) == self.X.shape[1] else self.X[:, feature]
+        X = self.X if len(feature) == self.X.shape[1] else self.X.index_select(1, feature)
         scale, unit, offset = self.scale, self.unit, self.offset
         if len(head) < len(unit):
             scale, unit = scale[:, head], unit[head]

@@ -27,6 +27,7 @@ from skspurious.group_inference._sides import taken_for
 from skspurious.mitigation._last_layer import LastLayerRetrainer, set_head
 from skspurious.utils._parameters import extends
 from skspurious.utils._sklearn_compat import StrOptions
+from skspurious.views._standard import kind_of
 
 _N_FOLDS = 5
 _N_COMPONENTS = 128  # of the representation on which candidates are compared
@@ -51,7 +52,9 @@ class AutoRetrainer(BaseTorchClassifier):
     ----------
     views : "auto", dict, or list of (str, view), default="auto"
         Views of the samples, as :class:`~skspurious.group_inference.ViewJury` takes them. "auto"
-        is the standard set for the kind of samples.
+        is the standard set for the kind of samples. Of tables and embeddings nobody but you can
+        say which columns are not the object: with "auto" they are looked at, and plain training
+        is kept.
     clean : "auto", view or None, default="auto"
         What looks at the samples as they are; with views that are columns, the columns of the
         sample itself: the head then uses these alone.
@@ -140,13 +143,16 @@ class AutoRetrainer(BaseTorchClassifier):
 
     def _train(self, module, data, runtime, seeds, *, raw):
         jury = data.group_inferrer
-        data = self._on_clean_columns(data)
+        kept = self._clean_columns(data)
+        data = _without_columns(data, kept)
         learned = {"evidence_": None, "chosen_": "given", "candidates_": pd.DataFrame()}
         learned["backbone_"] = "none"
-        Z = self._frozen_embedding(module, data, runtime)
+        Z = self._frozen_embedding(module, data, runtime, kept)
         if jury is not None:
             rows = jury.represent(raw)[data.train.rows] if Z is None else Z
-            learned |= self._choose(jury, rows, data, seeds[0])
+            # Of a table's own columns nobody but the user can say which are not the object.
+            is_trusted = self.views != "auto" or kind_of(raw) not in ("table", "embedding")
+            learned |= self._choose(jury, rows, data, seeds[0], is_trusted)
             data = _with_groups(data, learned.pop("labels"))
         is_frozen = (
             self.module is not None
@@ -161,7 +167,9 @@ class AutoRetrainer(BaseTorchClassifier):
             head = self._retrainer(level).set_params(max_epochs=0)
             module = head._train(module, replace(data, valid=None), runtime, seeds).module
         elif self.module is None:
-            return replace(super()._train(module, data, runtime, seeds), learned=learned)
+            trained = super()._train(module, data, runtime, seeds)
+            _forget_columns(trained.module, kept)
+            return replace(trained, learned=learned)
         elif is_frozen:
             self._fit_plain_head(module, Z, data, runtime)
         if self.module is not None:
@@ -187,7 +195,7 @@ class AutoRetrainer(BaseTorchClassifier):
 
     # ---------------------------------------------------------------------- what to do
 
-    def _choose(self, jury, Z, data, seed):
+    def _choose(self, jury, Z, data, seed, is_trusted):
         """Evidence, the candidates by the views' groups, and the groups of the chosen one."""
         y, n_classes = data.train.y.numpy(), len(data.classes)
         said = jury.view_score_[data.train.rows]
@@ -209,7 +217,8 @@ class AutoRetrainer(BaseTorchClassifier):
             accuracy = _held_out_accuracy(Z, y, n_classes, strata, judge, fold)
             rows[name] = {"worst_group": np.nanmin(accuracy), "mean": np.nanmean(accuracy)}
         table = pd.DataFrame(rows).T.rename_axis("candidate")
-        chosen = "plain" if evidence.level == "none" else table["worst_group"].idxmax()
+        is_plain = evidence.level == "none" or not is_trusted
+        chosen = "plain" if is_plain else table["worst_group"].idxmax()
         learned = {"evidence_": evidence, "chosen_": chosen, "candidates_": table}
         return {**learned, "labels": candidates["jury" if chosen == "plain" else chosen]}
 
@@ -241,38 +250,50 @@ class AutoRetrainer(BaseTorchClassifier):
         n_worst = group_counts(group[held_out], data.train.n_groups).min()
         return trained > frozen + np.sqrt(0.25 / max(n_worst, 1))
 
-    def _frozen_embedding(self, module, data, runtime):
+    def _frozen_embedding(self, module, data, runtime, kept):
         """Embeddings by what has not been trained on the samples, or None from scratch."""
         if self.module is None:
-            return data.train.samples.tensor.numpy()
+            Z = data.train.samples.tensor.numpy()
+            return Z if kept is None else Z[:, kept.numpy()]
         if not self._is_trained_already or self.finetune is True:
             return None
         module.to(runtime.device).eval()
         Z = read_embedding(self, module, data.train.samples, runtime, len(data.classes))
         return Z.cpu().numpy()
 
-    def _on_clean_columns(self, data):
-        """The data with columns that only belong to views set to 0, so that no head uses them."""
-        columns = self.clean
-        samples = data.train.samples
-        if self.views == "auto" or not isinstance(columns, list | tuple | slice | np.ndarray):
-            return data
-        if not (isinstance(samples, TensorSamples) and samples.tensor.ndim == 2):
-            return data
+    def _clean_columns(self, data):
+        """Which columns of a table are not of views alone; None where all are features."""
+        columns, samples = self.clean, data.train.samples
+        is_table = isinstance(samples, TensorSamples) and samples.tensor.ndim == 2
+        if self.views == "auto" or not is_table:
+            return None
+        if not isinstance(columns, list | tuple | slice | np.ndarray):
+            return None
         names = data.input_attributes.get("feature_names_in_")
-        is_kept = np.zeros(samples.tensor.shape[1], dtype=bool)
-        if names is not None and isinstance(columns[0], str):
-            is_kept[np.isin(names, columns)] = True
-        else:
-            is_kept[columns] = True
-        kept = torch.from_numpy(is_kept)
+        kept = np.zeros(samples.tensor.shape[1], dtype=bool)
+        is_named = not isinstance(columns, slice) and any(isinstance(c, str) for c in columns)
+        kept[np.isin(names, columns) if is_named else columns] = True
+        return torch.from_numpy(kept)
 
-        def clear(labelled):
-            if labelled is None:
-                return None
-            return replace(labelled, samples=TensorSamples(labelled.samples.tensor * kept))
 
-        return replace(data, train=clear(data.train), valid=clear(data.valid))
+def _without_columns(data, kept):
+    """The data with columns that are of views alone set to 0, so that no head learns from them."""
+    if kept is None:
+        return data
+
+    def clear(labelled):
+        if labelled is None:
+            return None
+        return replace(labelled, samples=TensorSamples(labelled.samples.tensor * kept))
+
+    return replace(data, train=clear(data.train), valid=clear(data.valid))
+
+
+def _forget_columns(module, kept):
+    """No weights for columns that are of views alone; they have those of the start."""
+    if kept is not None:
+        with torch.no_grad():
+            last_linear(module)[1].weight[:, ~kept] = 0.0
 
 
 def _leading_components(Z):

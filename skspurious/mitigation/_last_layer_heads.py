@@ -12,6 +12,11 @@ from skspurious.functional._split import balanced_subset, stratified_split
 from skspurious.utils._warnings import warn
 
 _CHUNK = 2**16  # rows that are standardised at a time
+# Inverse strengths of each penalty; those of L1 are the paper's.
+_GRIDS = {
+    "l1": (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01),
+    "l2": (1.0, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001),
+}
 # Numbers of an embedding on which the heads of all draws are fitted together.
 _FEW_NUMBERS = {"cpu": 2**16, "cuda": 2**24}
 
@@ -46,8 +51,8 @@ class HeadData:
 
     def standardise(self, rows):
         """Standardised embeddings of some rows."""
-        Z = self.Z if len(rows) == len(self) else self.Z[torch.as_tensor(rows)]
-        return (Z - self.mean).div_(self.scale)
+        Z = self.Z.index_select(0, torch.as_tensor(rows, device=self.Z.device))  # a copy
+        return Z.sub_(self.mean).div_(self.scale)
 
     def hits(self, heads):
         """Which samples each head predicts right, (n_heads, n_samples)."""
@@ -131,9 +136,11 @@ class HeadSearch:
 
     def _tune(self, rng):
         """A table of heads along the grid."""
-        grid = np.asarray(self.estimator.Cs, dtype=np.float64)
+        Cs = self.estimator.Cs
+        is_auto = isinstance(Cs, str)
+        grid = np.asarray(_GRIDS[self.estimator.penalty] if is_auto else Cs, dtype=np.float64)
         if grid.ndim != 1 or len(grid) == 0 or not (grid > 0).all():
-            raise ValueError(f"Cs must be one or more positive numbers; got {self.estimator.Cs!r}.")
+            raise ValueError(f"Cs must be one or more positive numbers; got {Cs!r}.")
         parts, judged = self._split(rng)
         target = self.data if self.scorer is None else self.scorer
         order = np.argsort(grid, kind="stable")

@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
 
 from skspurious.functional import fit_l1_logistic
+from skspurious.functional._proximal_steps import LogisticProblem
 
 fidelity = pytest.mark.fidelity
 
@@ -243,6 +244,132 @@ def test_separable_classes_have_finite_heads():
 
 
 # --------------------------------------------------------------------------------------
+# Few of many features, single precision
+
+
+@fidelity
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_l1_conditions_hold_for_all_of_many_features(n_classes, dtype):
+    """Far more features than the first round looks at; the classes lie in twenty of them."""
+    rng = np.random.default_rng(0)
+    y = np.arange(90) % n_classes
+    X = rng.normal(size=(90, 700))
+    X[:, :20] += rng.normal(size=(n_classes, 20))[y]
+    X, y = torch.from_numpy(X).to(dtype), torch.from_numpy(y)
+    heads = fit_l1_logistic(X, y, C=0.4, n_classes=n_classes, tol=1e-3)
+    assert heads.coef.dtype == torch.float64
+    W, b = heads.coef[0].numpy(), heads.intercept[0].numpy()
+    assert 5 < (W != 0).any(0).sum() < 300
+    if n_classes == 2:  # halves of one row: the same logits, and the slope of each row is half
+        logits = X.double().numpy() @ W[0] + b[0]
+        error = 0.4 * (1 / (1 + np.exp(-logits)) - y.numpy())
+        g, w = error @ X.double().numpy(), W[0]
+        deviation = np.where(w == 0, np.abs(g) - 1, np.abs(g + np.sign(w))).max()
+    else:
+        deviation = _reference_violation(W, b, X.double().numpy(), y.numpy(), 0.4, "l1")
+    assert deviation <= 1.1e-3
+    exact = fit_l1_logistic(X, y, C=0.4, n_classes=n_classes, tol=1e-8, max_iter=50_000)
+    assert exact.violation.item() <= 1e-8
+    objectives = [
+        _reference_objective(h.coef[0], h.intercept[0], X.double(), y, 0.4) for h in (heads, exact)
+    ]
+    assert objectives[1] <= objectives[0] <= objectives[1] * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+def test_a_tight_tolerance_is_reached_from_single_precision_features(penalty):
+    X, y = _data(n_features=100)
+    settings = {"C": 0.7, "n_classes": 2, "penalty": penalty, "tol": 1e-9, "max_iter": 50_000}
+    heads = fit_l1_logistic(X.float(), y, **settings)
+    same = fit_l1_logistic(X.float().double(), y, **settings)
+    assert heads.violation.item() <= 1e-9
+    assert_allclose(heads.coef, same.coef, atol=1e-7)
+
+
+def test_products_that_round_coarsely_are_not_used(monkeypatch):
+    """Where torch may take fewer digits for float32, all is in double precision."""
+    X, y = _data(n_features=100)
+    exact = fit_l1_logistic(X, y, C=0.7, n_classes=2, tol=1e-3)
+    seen = set()
+    logits = LogisticProblem.logits
+    monkeypatch.setattr(
+        LogisticProblem, "logits", lambda p, W: [seen.add(p.X.dtype), logits(p, W)][1]
+    )
+    fit_l1_logistic(X.float(), y, C=0.7, n_classes=2)
+    assert seen == {torch.float32}
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+    seen.clear()
+    heads = fit_l1_logistic(X.float(), y, C=0.7, n_classes=2)
+    assert seen == {torch.float64}
+    assert_allclose(heads.coef, exact.coef, atol=5e-3)
+
+
+# --------------------------------------------------------------------------------------
+# A penalty around another head
+
+
+@fidelity
+def test_center_of_one_feature_by_hand():
+    # As above: |w - w0| + 2 C log(1 + exp(-w)). From w0 the loss falls by 2 C / (1 + exp(w0)):
+    # up to 1 the head stays, and beyond it ends at log(2 C - 1) again.
+    X, y = torch.tensor([[-1.0], [1.0]], dtype=torch.float64), torch.tensor([0, 1])
+    for w0, expected in [(0.5, np.log(5.0)), (1.7, 1.7), (3.0, 3.0), (-1.0, np.log(5.0))]:
+        center = torch.tensor([[w0]], dtype=torch.float64)
+        heads = fit_l1_logistic(X, y, C=3.0, n_classes=2, center=center, tol=1e-10)
+        assert_allclose(heads.coef.item(), expected, rtol=1e-8)
+    # L2: w - w0 = 2 C / (1 + exp(w)); with w = 2 and C = 1 this is w0 = 2 - 2 / (1 + exp(2)).
+    center = torch.tensor([[2 - 2 / (1 + np.exp(2))]])
+    heads = fit_l1_logistic(X, y, C=1.0, n_classes=2, penalty="l2", center=center, tol=1e-10)
+    assert_allclose(heads.coef.item(), 2.0, rtol=1e-8)
+
+
+@fidelity
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_no_head_near_by_has_a_lower_objective_around_a_center(penalty, n_classes):
+    X, y = _data(n_classes)
+    rng = np.random.default_rng(0)
+    W0 = rng.normal(size=(1 if n_classes == 2 else 3, X.shape[1]))
+    settings = {"C": 0.3, "n_classes": n_classes, "penalty": penalty, "tol": 1e-9}
+    heads = fit_l1_logistic(X, y, center=torch.from_numpy(W0), **settings)
+    W, b = heads.coef[0].numpy(), heads.intercept[0].numpy()
+
+    def objective(W, b):
+        loss = _reference_objective(W, b, X, y, 0.3) - np.abs(W).sum()
+        distance = W - W0
+        return loss + (np.abs(distance).sum() if penalty == "l1" else 0.5 * (distance**2).sum())
+
+    best = objective(W, b)
+    for _ in range(20):
+        step = 1e-2 * rng.normal(size=W.shape) * (rng.random(W.shape) < 0.3)
+        assert objective(W + step, b + 1e-2 * rng.normal(size=b.shape)) > best
+    if penalty == "l1":
+        assert (W == W0).any()
+        assert (W != W0).any()
+    weak = fit_l1_logistic(X, y, center=torch.from_numpy(W0), **settings | {"C": 1e-6})
+    assert_allclose(weak.coef[0], W0, atol=1e-4)
+    plain = fit_l1_logistic(X, y, **settings)
+    zero = fit_l1_logistic(X, y, center=torch.zeros(W0.shape), **settings)
+    assert_allclose(zero.coef, plain.coef, atol=1e-7)
+    warm = fit_l1_logistic(
+        X, y, center=torch.from_numpy(W0), start=heads, **settings | {"tol": 1e-8}
+    )
+    assert warm.n_iter.item() == 0
+    assert_allclose(warm.coef, heads.coef)
+
+
+def test_every_head_may_have_a_center_of_its_own():
+    X, y = _data()
+    centers = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 1, X.shape[1])))
+    C = torch.tensor([0.2, 0.5])
+    both = fit_l1_logistic(X, y, C=C, n_classes=2, center=centers, tol=1e-8)
+    for i in range(2):
+        one = fit_l1_logistic(X, y, C=C[i].item(), n_classes=2, center=centers[i], tol=1e-8)
+        assert_allclose(both.coef[i], one.coef[0], atol=1e-5)
+
+
+# --------------------------------------------------------------------------------------
 # Errors
 
 
@@ -250,6 +377,8 @@ def test_separable_classes_have_finite_heads():
     ("change", "message"),
     [
         ({"C": 0.0}, "C must be one positive number"),
+        ({"center": torch.zeros(2, 12)}, r"center must have shape \(1, 12\) or \(1, 1, 12\)"),
+        ({"center": torch.zeros(12)}, r"center must have shape \(1, 12\)"),
         ({"C": torch.tensor([1.0, -1.0])}, "C must be one positive number"),
         ({"penalty": "l0"}, "penalty must be 'l1' or 'l2'; got 'l0'"),
         ({"sample_weight": torch.ones(2, 5)}, r"sample_weight must have shape \(n_heads, 80\)"),

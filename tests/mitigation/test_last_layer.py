@@ -7,15 +7,26 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from skspurious import ERMClassifier, GroupedData, LastLayerRetrainer
+from skspurious import (
+    ERMClassifier,
+    GroupedData,
+    LastLayerRetrainer,
+    SpuriousGroupInferrer,
+    worst_group_scorer,
+)
 from skspurious.data import make_sample_group
 from skspurious.datasets import make_spurious_classification
 from skspurious.functional import fit_l1_logistic
 from skspurious.mitigation import _last_layer_heads
+from skspurious.pipeline import make_pipeline as make_grouped_pipeline
 
 fidelity = pytest.mark.fidelity
 
@@ -282,6 +293,114 @@ def test_empty_groups_are_left_out(data):
 
 
 # --------------------------------------------------------------------------------------
+# Weights, the old head, and how the heads are computed
+
+
+@fidelity
+def test_weights_give_every_group_the_mass_of_the_smallest(data, solver):
+    X, y, group = data
+    clf = LastLayerRetrainer(C=0.5, balance="weights", **FAST).fit(X, y, sample_group=group)
+    (call,) = solver.calls
+    assert call["sample_weight"].shape == (1, 120)  # one head, on all samples
+    assert_allclose(call["sample_weight"][0], (8 / np.array(SIZES))[group])
+    assert_allclose(call["heads"].coef[0].numpy() / clf.scale_, clf.coef_)
+
+
+@fidelity
+def test_weights_are_the_share_of_all_balanced_draws(data):
+    """Two groups of one and two: the draws have the second's samples in turn."""
+    X, y, group = data
+    rows = np.concatenate([np.flatnonzero(group == 0)[:2], np.flatnonzero(group == 3)[:1]])
+    clf = LastLayerRetrainer(C=5.0, tol=1e-8, balance="weights", penalty="l2", random_state=0)
+    clf.fit(X[rows], y[rows], sample_group=group[rows])
+    w, b, scale, mean = clf.coef_[0] * clf.scale_, clf.intercept_[0], clf.scale_, clf.mean_
+    Z = (X[rows].astype(np.float32) - mean) / scale
+    logit = Z @ w + b + clf.coef_[0] @ mean
+    slopes = 5.0 * (1 / (1 + np.exp(-logit)) - y[rows])[:, None] * Z
+    of_draws = np.mean([slopes[[0, 2]].sum(0), slopes[[1, 2]].sum(0)], axis=0)
+    assert_allclose(of_draws, -w, atol=1e-5)  # the optimum of the mean of both objectives
+
+
+@fidelity
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+def test_weights_of_even_groups_are_the_draw_of_all(data, penalty):
+    X, y, group = data
+    even = np.concatenate([np.flatnonzero(group == g)[:8] for g in range(4)])
+    draws, weights = (
+        LastLayerRetrainer(C=0.5, balance=balance, penalty=penalty, random_state=0)
+        .fit(X[even], y[even], sample_group=group[even])
+        .coef_
+        for balance in ("draws", "weights")
+    )
+    assert_array_equal(draws, weights)
+
+
+def test_weights_choose_C_too(data, solver):
+    X, y, group = data
+    clf = LastLayerRetrainer(Cs=[0.1, 1.0], balance="weights", **FAST)
+    clf.fit(X, y, sample_group=group)
+    weight = solver.calls[0]["sample_weight"].numpy()
+    half = np.array(SIZES) // 2
+    for of_half in weight:
+        assert_array_equal(np.bincount(group[of_half > 0]), half)
+        assert_allclose(np.bincount(group, of_half), [4, 4, 4, 4])
+    assert clf.C_ in (0.1, 1.0)
+
+
+@fidelity
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_strong_penalty_around_the_old_head_keeps_it(data, n_classes, penalty):
+    X, _, group = data
+    y = np.arange(120) % n_classes
+    net = make_net(n_classes=n_classes)
+    clf = LastLayerRetrainer(
+        net, max_epochs=0, C=1e-6, penalty=penalty, penalty_center="head", **FAST
+    ).fit(X, y, sample_group=make_sample_group(y, group % 2))
+    old, new = net.head.weight.detach(), clf.module_.head.weight.detach()
+    differences = [w - w.mean(0) for w in (old, new)]  # what is common to all rows says nothing
+    assert_allclose(*differences, atol=1e-4)
+    freed = clf.set_params(C=1.0).fit(X, y, sample_group=make_sample_group(y, group % 2))
+    new = freed.module_.head.weight.detach()
+    assert (new - new.mean(0) - differences[0]).abs().max() > 0.1
+
+
+def test_embeddings_have_no_old_head(data):
+    X, y, group = data
+    with pytest.raises(ValueError, match="penalty_center='head' pulls to the last layer"):
+        LastLayerRetrainer(penalty_center="head").fit(X, y, sample_group=group)
+    erm = ERMClassifier(max_epochs=2, random_state=0).fit(X, y)
+    clf = LastLayerRetrainer(
+        FrozenEstimator(erm), max_epochs=0, C=1e-6, penalty="l2", penalty_center="head", **FAST
+    ).fit(X, y, sample_group=group)
+    weight = erm.module_.weight.detach()
+    assert_allclose(clf.coef_[0], weight[1] - weight[0], atol=1e-4)
+
+
+@fidelity
+@pytest.mark.parametrize("settings", [{}, {"balance": "weights"}, {"penalty": "l2"}])
+def test_heads_one_by_one_are_those_of_one_batch(data, monkeypatch, settings):
+    X, y, group = data
+    params = {"tol": 1e-8, **FAST, **settings}
+    together = LastLayerRetrainer(**params).fit(X, y, sample_group=group)
+    monkeypatch.setattr(_last_layer_heads, "_FEW_NUMBERS", {"cpu": 0, "cuda": 0})
+    alone = LastLayerRetrainer(**params).fit(X, y, sample_group=group)
+    assert alone.C_ == together.C_
+    assert_allclose(alone.coef_, together.coef_, atol=1e-5)
+    assert_allclose(alone.tuning_["worst_group_accuracy"], together.tuning_["worst_group_accuracy"])
+
+
+def test_the_grid_follows_the_penalty(data):
+    X, y, group = data
+    l1, l2 = (
+        LastLayerRetrainer(penalty=penalty, **FAST).fit(X, y, sample_group=group).tuning_["C"]
+        for penalty in ("l1", "l2")
+    )
+    assert l1.tolist() == [1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01]  # the paper's
+    assert (l2.iloc[0], l2.iloc[-1]) == (1.0, 0.0001)
+
+
+# --------------------------------------------------------------------------------------
 # What the head is fitted on
 
 
@@ -437,6 +556,68 @@ def test_tuning_of_a_head_on_training_samples_is_judged_on_the_validation_sample
     clf.fit(X[even], y[even], sample_group=group[even], **_validation(*held_out))
     worst = clf.tuning_["worst_group_accuracy"][0]
     assert worst == clf.score(*held_out[:2], sample_group=held_out[2])
+
+
+@pytest.fixture(scope="module")
+def inferrer():
+    return SpuriousGroupInferrer(method="error", random_state=0, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def shortcut():
+    """Training samples and held-out samples, with their labels."""
+    parts = [
+        make_spurious_classification(400, correlation_strength=0.9, random_state=s) for s in (0, 1)
+    ]
+    return [(part.data.astype(np.float32), part.target) for part in parts]
+
+
+@fidelity
+def test_halves_are_stratified_by_inferred_groups_and_judged_by_them(shortcut, inferrer, solver):
+    X, y = shortcut[0]
+    clf = LastLayerRetrainer(group_inferrer=inferrer, Cs=[0.3], **FAST).fit(X, y)
+    group = clf.group_inferrer_.labels_
+    sizes = np.bincount(group)
+    for weight in solver.calls[0]["sample_weight"].numpy():
+        in_draw = np.bincount(group[weight > 0])
+        assert len(set(in_draw)) == 1
+        assert abs(in_draw[0] - sizes.min() / 2) <= 1
+    same = LastLayerRetrainer(Cs=[0.3], **FAST).fit(X, y, sample_group=group)
+    assert_array_equal(clf.coef_, same.coef_)
+    assert clf.tuning_.equals(same.tuning_)
+    assert clf.used_group_labels_ == {"train": False, "validation": False}
+
+
+@fidelity
+@pytest.mark.parametrize("network", [False, True])
+def test_inferred_groups_of_held_out_samples_choose_C(shortcut, inferrer, network):
+    (X, y), (X_val, y_val) = shortcut
+    module = nn.Sequential(nn.Linear(X.shape[1], 4), nn.ReLU(), nn.Linear(4, 2))
+    shared = {"module": module, "max_epochs": 2, "retrain_on": "train", **FAST} if network else FAST
+    clf = LastLayerRetrainer(
+        **{"retrain_on": "train", "group_inferrer": inferrer, "Cs": [0.3, 0.1], **shared}
+    ).fit(X, y, X_val=X_val, y_val=y_val)
+    known = clf.group_inferrer_
+    given = {"sample_group_val": known.predict(X_val, y_val), "X_val": X_val, "y_val": y_val}
+    same = LastLayerRetrainer(**{"retrain_on": "train", "Cs": [0.3, 0.1], **shared})
+    same.fit(X, y, sample_group=known.labels_, **given)
+    assert clf.tuning_.equals(same.tuning_)
+    assert_array_equal(clf.coef_, same.coef_)
+    assert clf.used_group_labels_ == {"train": False, "validation": False}
+    assert same.used_group_labels_ == {"train": True, "validation": True}
+
+
+def test_inferred_groups_inside_a_search_and_a_pipeline(shortcut, inferrer):
+    (X, y), _ = shortcut
+    clf = LastLayerRetrainer(group_inferrer=inferrer, C=0.3, **FAST)
+    grid = {"penalty": ["l1", "l2"], "balance": ["draws", "weights"]}
+    search = GridSearchCV(clf, grid, cv=2, scoring=worst_group_scorer, error_score="raise")
+    search.fit(X, y)
+    assert search.best_params_.keys() == grid.keys()
+    for make in (make_pipeline, make_grouped_pipeline):
+        pipeline = make(StandardScaler(), clf).fit(X, y)
+        alone = clone(clf).fit(StandardScaler().fit_transform(X), y)
+        assert_allclose(pipeline[-1].coef_, alone.coef_)
 
 
 def test_tuning_needs_a_sample_to_judge_on(data):
