@@ -6,6 +6,7 @@ from skspurious.embedding import TorchFeatureExtractor
 from skspurious.group_inference import SpuriousGroupInferrer
 from skspurious.metrics import group_report, worst_group_accuracy, worst_group_scorer
 from skspurious.mitigation import (
+    AFRClassifier,
     AutoRetrainer,
     BalancedRetrainer,
     ERMClassifier,
@@ -13,9 +14,11 @@ from skspurious.mitigation import (
     GroupDROClassifier,
     JTTClassifier,
     LastLayerRetrainer,
+    LfFClassifier,
     NSFClassifier,
     PrunedRetrainer,
     PruSCNetwork,
+    SELFClassifier,
     SPAREClassifier,
     SpuriousSamplePruner,
     XRMClassifier,
@@ -23,6 +26,7 @@ from skspurious.mitigation import (
 from skspurious.persistence import load_model, save_model
 
 __all__ = [
+    "AFRClassifier",
     "AutoRetrainer",
     "BalancedRetrainer",
     "ERMClassifier",
@@ -31,9 +35,11 @@ __all__ = [
     "GroupedData",
     "JTTClassifier",
     "LastLayerRetrainer",
+    "LfFClassifier",
     "NSFClassifier",
     "PruSCNetwork",
     "PrunedRetrainer",
+    "SELFClassifier",
     "SPAREClassifier",
     "SpuriousGroupInferrer",
     "SpuriousSamplePruner",

@@ -33,21 +33,31 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
     group_inferrer : estimator or Pipeline ending in a SpuriousGroupInferrer, default=None
         Cloned and fitted inside ``fit`` where no groups are given. Groups that ``X`` carries then
         only count for the score.
-    optimizer : {"sgd", "adam", "adamw"} or torch optimizer class, default="sgd"
-        "sgd" has momentum 0.9 unless ``optimizer_params`` says otherwise.
+    optimizer : {"auto", "sgd", "adam", "adamw"} or torch optimizer class, default="auto"
+        "sgd" has momentum 0.9 unless ``optimizer_params`` says otherwise. "auto" is "sgd", except
+        that a linear head, ``module=None``, is fitted to the minimum of its loss, all samples at
+        once and whatever the seed, where none of these is set: ``optimizer``, ``lr``,
+        ``max_epochs``, ``optimizer_params``, ``lr_schedule``, ``max_grad_norm``,
+        ``early_stopping``, ``train_transform``. ``history_`` then has one row, with the number of
+        iterations (``n_iter``) and the ``weight_decay``; validation samples are evaluated there,
+        and ``checkpoint_dir`` has nothing to save.
     optimizer_params : dict, default=None
         Further arguments of the optimizer.
-    lr : float, default=0.01
-        Learning rate.
-    weight_decay : float, default=0.0
-        L2 penalty of the optimizer ("adamw": decoupled).
+    lr : "auto" or float, default="auto"
+        Learning rate. "auto" is 0.01.
+    weight_decay : "auto" or float, default="auto"
+        L2 penalty of the optimizer ("adamw": decoupled). "auto" is 0. For a linear head that is
+        fitted to the minimum the penalty is ``weight_decay / 2`` times the squared weights, beside
+        the mean loss, with free intercepts; "auto" is 5e-5 times the sum of the variances of the
+        features, times the number of samples over the effective number, so that it is larger
+        where a few samples count as much as all others.
     lr_schedule : {None, "cosine", "onecycle", "linear"} or callable, default=None
         Learning rate over the optimizer steps of the whole run. A callable gets
         ``(optimizer, n_steps)`` and returns a torch scheduler.
     max_grad_norm : float, default=None
         Norm to which gradients are clipped.
-    max_epochs : int, default=10
-        Number of passes over the data.
+    max_epochs : "auto" or int, default="auto"
+        Number of passes over the data. "auto" is 10.
     batch_size : int, default=128
         Samples per forward pass, over all processes together. A network with batch
         normalisation leaves out a last batch of one sample.
@@ -100,13 +110,13 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         "weights": [None, str, object],
         "module_params": [dict, None],
         "group_inferrer": [None, BaseEstimator],
-        "optimizer": [StrOptions({"sgd", "adam", "adamw"}), callable],
+        "optimizer": [StrOptions({"auto", "sgd", "adam", "adamw"}), callable],
         "optimizer_params": [dict, None],
-        "lr": [Interval(Real, 0, None, closed="neither")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "lr": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "lr_schedule": [None, StrOptions({"cosine", "onecycle", "linear"}), callable],
         "max_grad_norm": [None, Interval(Real, 0, None, closed="neither")],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "gradient_accumulation": [Interval(Integral, 1, None, closed="left")],
         "train_transform": [None, callable],
@@ -133,13 +143,13 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         weights=None,
         module_params=None,
         group_inferrer=None,
-        optimizer="sgd",
+        optimizer="auto",
         optimizer_params=None,
-        lr=0.01,
-        weight_decay=0.0,
+        lr="auto",
+        weight_decay="auto",
         lr_schedule=None,
         max_grad_norm=None,
-        max_epochs=10,
+        max_epochs="auto",
         batch_size=128,
         gradient_accumulation=1,
         train_transform=None,

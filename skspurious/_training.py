@@ -167,6 +167,7 @@ def loop_config(estimator, train, valid=None):
         compile=estimator.compile,
         checkpoint_dir=estimator.checkpoint_dir,
         callbacks=callbacks,
+        is_head=estimator.module is None,
     )
 
 

@@ -35,7 +35,7 @@ ALLOWED = {
     "persistence": [*ENGINE, "base", "_version"],
     "embedding": [*TRAINING, "base"],
     "group_inference": [*BELOW, "data", "views"],
-    "mitigation": [*TRAINING, "base", "embedding", "group_inference", "networks"],
+    "mitigation": [*TRAINING, "base", "embedding", "group_inference", "networks", "views"],
     "metrics": [*BELOW, "data"],
     "model_selection": [*BELOW, "data", "metrics"],
     "inspection": [*BELOW, "data", "metrics", "embedding", "group_inference", "mitigation"],
@@ -45,7 +45,7 @@ ALLOWED = {
 EXEMPT = {"__init__", "cli"}  # the two that put everything together
 
 # Compositions of estimators; every other file is a method, or a part of one.
-COMPOSITIONS = {"_auto", "_spare", "_george", "_xrm", "_stages"}
+COMPOSITIONS = {"_auto", "_auto_ways", "_spare", "_george", "_xrm", "_stages"}
 # What other methods may import: the first stage of most, and the pruner of what is pruned.
 SHARED_METHODS = {"_erm", "_stages"}
 USED_BY = {"_pruned": {"_pruner"}}

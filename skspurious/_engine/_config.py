@@ -1,23 +1,27 @@
 """How to train: the shared parameters of the estimators, resolved."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from skspurious._engine._batches import Transform
 from skspurious._engine._callbacks import Callback
 
 
+# What "auto" is in the loop.
+IN_THE_LOOP = {"optimizer": "sgd", "lr": 0.01, "max_epochs": 10, "weight_decay": 0.0}
+
+
 @dataclass(frozen=True)
 class LoopConfig:
-    """Settings of one run of the loop."""
+    """Settings of one run of the loop; what is "auto" is open."""
 
-    max_epochs: int
+    max_epochs: Any
     batch_size: int
-    lr: float
+    lr: Any
     optimizer: Any = "sgd"
     optimizer_params: dict | None = None
-    weight_decay: float = 0.0
+    weight_decay: Any = 0.0
     lr_schedule: Any = None
     max_grad_norm: float | None = None
     gradient_accumulation: int = 1
@@ -31,3 +35,27 @@ class LoopConfig:
     fingerprint: str = ""
     callbacks: Sequence[Callback] = ()
     seed: int = 0
+    is_head: bool = False  # whether the network is a linear head that the estimator made
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the network is a linear head, and nothing says how it is to be stepped."""
+        return (
+            self.is_head
+            and all(auto(getattr(self, name)) for name in ("optimizer", "lr", "max_epochs"))
+            and self.optimizer_params is None
+            and self.lr_schedule is None
+            and self.max_grad_norm is None
+            and self.patience is None
+            and self.train_transform is self.eval_transform
+        )
+
+    def for_the_loop(self) -> "LoopConfig":
+        """With nothing left open."""
+        open_ = {k: v for k, v in IN_THE_LOOP.items() if auto(getattr(self, k))}
+        return replace(self, **open_)
+
+
+def auto(value: Any) -> bool:
+    """Whether a parameter is left open."""
+    return isinstance(value, str) and value == "auto"

@@ -53,6 +53,25 @@ class Objective(nn.Module):
             return 1.0 / batch["y"].shape[0]
         return weight / runtime.all_reduce(weight.sum()).clamp(min=1e-12)
 
+    @property
+    def is_convex(self) -> bool:
+        """Whether a linear head is fitted by :meth:`fit_head` where no parameter says how.
+
+        By default where the losses count as in a mean, which the base knows of itself. A method
+        whose ``coefficients`` do not look at the losses may say that it is, too.
+        """
+        kind = type(self)
+        return kind.forward is Objective.forward and kind.coefficients is Objective.coefficients
+
+    def equal_coefficients(self, batch: dict, runtime: Runtime) -> Tensor:
+        """Coefficients of all samples, in one batch, when their losses are equal."""
+        weights = self.coefficients(None, batch, runtime)
+        return torch.as_tensor(weights * runtime.n_processes)  # each process has all samples
+
+    def fit_head(self, head: Any, batch: dict, share: Tensor) -> None:
+        """Fit a linear head to its minimum; ``share`` is what ``equal_coefficients`` gave."""
+        head.minimise(lambda losses: (share @ losses, share))
+
     def end_epoch(self, row: dict[str, Any]) -> None:
         """Called after each epoch with its row of the history; by default nothing happens."""
 
@@ -79,6 +98,7 @@ class WeightedLoss(Objective):
     """
 
     weight: Tensor
+    is_convex = True
 
     def __init__(self, weight: Any, by: str):
         super().__init__()

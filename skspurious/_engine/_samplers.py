@@ -42,6 +42,10 @@ class UniformSampler:
     def __call__(self, epoch: int) -> Tensor:
         return torch.from_numpy(_generator(self.seed, epoch).permutation(self.n_samples))
 
+    def frequency(self, n_samples: int) -> np.ndarray:
+        """How often each row comes in the mean of many epochs, up to a factor."""
+        return np.ones(n_samples)
+
 
 class WeightedSampler:
     """Draws with replacement, row i with probability ``p[i]``.
@@ -85,6 +89,12 @@ class WeightedSampler:
         position = np.searchsorted(self.cumulative, draws, side="right")
         return torch.from_numpy(self.rows[np.minimum(position, len(self.rows) - 1)])
 
+    def frequency(self, n_samples: int) -> np.ndarray:
+        """How often each row comes in the mean of many epochs, up to a factor."""
+        p = np.zeros(n_samples)
+        p[self.rows] = np.diff(self.cumulative, prepend=0.0)
+        return p
+
 
 class SubsetSampler:
     """The rows of a fixed subset, shuffled every epoch.
@@ -109,6 +119,10 @@ class SubsetSampler:
 
     def __call__(self, epoch: int) -> Tensor:
         return torch.from_numpy(_generator(self.seed, epoch).permutation(self.rows))
+
+    def frequency(self, n_samples: int) -> np.ndarray:
+        """How often each row comes in an epoch."""
+        return np.bincount(self.rows, minlength=n_samples)
 
 
 class BalancedSubsetSampler:
@@ -137,6 +151,10 @@ class BalancedSubsetSampler:
     def __call__(self, epoch: int) -> Tensor:
         rng = _generator(self.seed, epoch)
         return torch.from_numpy(rng.permutation(balanced_subset(self.group, rng)))
+
+    def frequency(self, n_samples: int) -> np.ndarray:
+        """How often each row comes in the mean of many epochs, up to a factor."""
+        return 1.0 / np.bincount(self.group)[self.group]
 
 
 class BalancedBatchSampler:
@@ -194,6 +212,13 @@ class BalancedBatchSampler:
             batch_of_row.append(np.repeat(np.arange(self.n_batches), np.diff(before)))
         order = np.argsort(np.concatenate(batch_of_row), kind="stable")
         return torch.from_numpy(np.concatenate(rows)[order])
+
+    def frequency(self, n_samples: int) -> np.ndarray:
+        """How often each row comes in the mean of many epochs, up to a factor."""
+        share = np.zeros(n_samples)
+        for members in self.members:
+            share[members] = 1.0 / len(members)
+        return share
 
     def _stream(self, g: int, members: np.ndarray, start: int, stop: int) -> np.ndarray:
         """Draws start to stop of the endless sequence of permutations of one group."""

@@ -8,6 +8,7 @@ from torch import nn
 
 from skspurious._engine._batches import LabelledSamples
 from skspurious._engine._config import LoopConfig
+from skspurious._engine._head import can_fit_head, fit_head
 from skspurious._engine._loop import LoopResult, fit_loop
 from skspurious._engine._objective import Objective
 from skspurious._engine._runtime import Runtime
@@ -63,7 +64,12 @@ class Stage:
         config = replace(config, seed=self.seed, **self.changes)
         if config.checkpoint_dir is not None:
             config = replace(config, checkpoint_dir=Path(config.checkpoint_dir, self.name))
-        result = fit_loop(module, self.objective, self.sampler, train, valid, runtime, config)
+        fit = fit_loop
+        if can_fit_head(self.objective, self.sampler, config):
+            fit = fit_head
+        else:
+            config = config.for_the_loop()
+        result = fit(module, self.objective, self.sampler, train, valid, runtime, config)
         if not self.name:
             return result
         return replace(result, history=[{"stage": self.name, **row} for row in result.history])

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skspurious._engine._batches import LabelledSamples, iterate_batches
+from skspurious._engine._config import IN_THE_LOOP
 from skspurious._engine._modules import forward, last_linear, layer_output
 from skspurious._engine._runtime import Runtime
 from skspurious._preparation import read_training_input
@@ -330,12 +331,14 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
 
     def _fit_epochs(self, X, y):
         """Train the classifier, and keep the network of the epoch with the highest score."""
-        callbacks = self.estimator_.callbacks
+        own = {k: getattr(self.estimator_, k) for k in ("callbacks", "max_epochs")}
+        epochs = IN_THE_LOOP["max_epochs"] if own["max_epochs"] == "auto" else own["max_epochs"]
         scores = EpochScores(self, X, y)
         # What the classifier learns at the end of its fit, and a score after an epoch asks for.
         _, _, self.estimator_._description = read_training_input(self.estimator_, X, y)
-        self.estimator_.set_params(callbacks=[*(callbacks or []), scores]).fit(X, y)
-        self.estimator_.set_params(callbacks=callbacks)
+        callbacks = [*(own["callbacks"] or []), scores]
+        self.estimator_.set_params(callbacks=callbacks, max_epochs=epochs).fit(X, y)
+        self.estimator_.set_params(**own)
         self.estimator_.module_ = scores.best_module
         self.estimator_.best_epoch_ = int(np.argmax(scores.values)) + 1
         self.epoch_scores_ = np.array(scores.values)

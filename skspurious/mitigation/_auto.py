@@ -1,6 +1,5 @@
 """AutoRetrainer: looks for a shortcut by itself, and retrains the last layer where there is one."""
 
-import copy
 from dataclasses import replace
 
 import numpy as np
@@ -19,20 +18,18 @@ from skspurious.data import TensorSamples, unpack_groups
 from skspurious.embedding import TorchFeatureExtractor
 from skspurious.functional._cross_fit import fit_balanced_logistic
 from skspurious.functional._error_set import stratified_folds
-from skspurious.functional._metrics import group_counts, group_means
-from skspurious.functional._split import stratified_split
+from skspurious.functional._metrics import group_means
 from skspurious.group_inference import KMeansGroups, SpuriousGroupInferrer, ViewJury
 from skspurious.group_inference._evidence import evidence_of
 from skspurious.group_inference._sides import taken_for
-from skspurious.mitigation._last_layer import LastLayerRetrainer, set_head
+from skspurious.mitigation._auto_ways import Ways
+from skspurious.mitigation._last_layer import set_head
 from skspurious.utils._parameters import extends
 from skspurious.utils._sklearn_compat import StrOptions
 from skspurious.views._standard import kind_of
 
 _N_FOLDS = 5
 _N_COMPONENTS = 128  # of the representation on which candidates are compared
-_WEAK_CS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # to choose from where the evidence is weak
-_HELD_OUT = 0.2  # of the rows, to see whether training the backbone gains
 
 
 @extends(BaseTorchClassifier, without=("group_inferrer",))
@@ -60,10 +57,9 @@ class AutoRetrainer(BaseTorchClassifier):
         sample itself: the head then uses these alone.
     finetune : {"auto"} or bool, default="auto"
         Whether the backbone of a network that is trained already (``weights``, an instance, or a
-        ``FrozenEstimator``) is trained further. "auto" tries a new last layer on the frozen
-        backbone first, trains on four fifths of the samples, and goes on with the trained
-        backbone only if it is better on the groups of the rest. False never trains it. A network
-        that starts from scratch is always trained.
+        ``FrozenEstimator``) is trained further. "auto" trains it only if a new last layer is then
+        better than on the frozen backbone, on groups of halves that were held out. False never
+        trains it. A network that starts from scratch is always trained.
     shared parameters
 
     Attributes
@@ -77,8 +73,13 @@ class AutoRetrainer(BaseTorchClassifier):
         For each of them the accuracy out of fold in the worst group of the views, and in the
         mean over their groups: of linear heads on the frozen embedding, for networks from scratch
         on what the jury has of the clean samples. Empty where groups were given.
-    backbone_ : {"none", "frozen", "trained"}
-        What became of the network below the last layer.
+    way_ : str
+        What was done: "plain" training; a balanced "head" on embeddings; a new last layer on the
+        "frozen" backbone, or after plain training of the network ("last layer"); or training of
+        the whole "network" on balanced groups.
+    ways_ : DataFrame
+        Where there were several: accuracy in the worst group, in the mean over groups, and its
+        standard error, of each way on halves of the samples that it was not trained on.
     shared attributes
 
     See Also
@@ -91,12 +92,17 @@ class AutoRetrainer(BaseTorchClassifier):
     Needs no group labels, and uses those that ``fit`` is given (``X`` that carries groups only
     counts for the score). ``group_inferrer_`` is the fitted jury, with its scores and evidence.
 
-    Where the evidence is strong the head is that of ``LastLayerRetrainer`` at its defaults, on
-    balanced draws; where it is weak, one head on all samples, weighted, which changes less.
+    The head is that of ``LastLayerRetrainer`` at its defaults, on balanced draws; where the
+    network was trained on the samples and the evidence is weak, one head on all samples,
+    weighted, which changes less. The jury's groups are taken unless others are better by more
+    than a standard error. A
+    network from scratch that has learned nothing but the shortcut has no last layer that helps:
+    where the evidence is strong, training on balanced groups, as :class:`BalancedRetrainer` does,
+    is compared with it on halves of the samples.
 
-    One pass over the samples for each view, five small models for each, and what
-    ``LastLayerRetrainer`` takes; with ``finetune="auto"`` one training more. All of it is
-    selected on training samples; there is no need to hold any out.
+    One pass over the samples for each view, five small models for each, what
+    ``LastLayerRetrainer`` takes, and up to two trainings more for the comparison of ways. All of
+    it is selected on training samples; there is no need to hold any out.
 
     Examples
     --------
@@ -146,7 +152,6 @@ class AutoRetrainer(BaseTorchClassifier):
         kept = self._clean_columns(data)
         data = _without_columns(data, kept)
         learned = {"evidence_": None, "chosen_": "given", "candidates_": pd.DataFrame()}
-        learned["backbone_"] = "none"
         Z = self._frozen_embedding(module, data, runtime, kept)
         if jury is not None:
             rows = jury.represent(raw)[data.train.rows] if Z is None else Z
@@ -154,36 +159,35 @@ class AutoRetrainer(BaseTorchClassifier):
             is_trusted = self.views != "auto" or kind_of(raw) not in ("table", "embedding")
             learned |= self._choose(jury, rows, data, seeds[0], is_trusted)
             data = _with_groups(data, learned.pop("labels"))
-        is_frozen = (
-            self.module is not None
-            and Z is not None
-            and not self._gains(module, Z, data, runtime, seeds)
-        )
-        history, best_epoch = [], None
-        if not is_frozen:
-            history, best_epoch = self._retrainer()._train_network(module, data, runtime, seeds)
-        if learned["chosen_"] != "plain":
-            level = getattr(learned["evidence_"], "level", "strong")
-            head = self._retrainer(level).set_params(max_epochs=0)
-            module = head._train(module, replace(data, valid=None), runtime, seeds).module
-        elif self.module is None:
-            trained = super()._train(module, data, runtime, seeds)
-            _forget_columns(trained.module, kept)
-            return replace(trained, learned=learned)
-        elif is_frozen:
-            self._fit_plain_head(module, Z, data, runtime)
-        if self.module is not None:
-            learned["backbone_"] = "frozen" if is_frozen else "trained"
-        return Trained(module, history, best_epoch, learned)
+        if learned["chosen_"] == "plain":
+            return self._train_plain(module, data, runtime, seeds, Z, kept, learned)
+        level = getattr(learned["evidence_"], "level", "strong")
+        # What was not trained on the samples has not fitted them: balanced draws do no harm.
+        ways = Ways(self, level if Z is None else "strong", data, runtime, seeds)
+        learned["ways_"] = ways.compare(module, self._possible_ways(level))
+        learned["way_"] = ways.best(learned["ways_"])
+        trained = ways.train(learned["way_"], module, data)
+        return replace(trained, learned=learned)
 
-    def _retrainer(self, level="strong"):
-        """LastLayerRetrainer with the shared parameters."""
-        retrainer = LastLayerRetrainer(retrain_on="train")
-        names = BaseTorchClassifier().get_params(deep=False)
-        shared = {name: getattr(self, name) for name in names if name != "group_inferrer"}
-        if level == "weak":
-            shared |= {"balance": "weights", "penalty": "l2", "Cs": _WEAK_CS}
-        return retrainer.set_params(**shared)
+    def _possible_ways(self, level):
+        """What may become of the network, the first one if in doubt."""
+        if self.module is None:
+            return ["head"]
+        is_trainable = self.max_epochs != 0 and self.finetune is not False
+        if self._is_trained_already and self.finetune is not True:
+            return ["frozen", "last layer"] if is_trainable else ["frozen"]
+        return ["last layer", "network"] if level == "strong" else ["last layer"]
+
+    def _train_plain(self, module, data, runtime, seeds, Z, kept, learned):
+        """Plain training; with a backbone that must not be trained a plain head."""
+        learned |= {"ways_": pd.DataFrame(), "way_": "plain"}
+        is_frozen = self.max_epochs == 0 or (self.finetune is False and self._is_trained_already)
+        if self.module is not None and is_frozen:
+            self._fit_plain_head(module, Z, data, runtime)
+            return Trained(module, [], learned=learned)
+        trained = super()._train(module, data, runtime, seeds)
+        _forget_columns(trained.module, kept)
+        return replace(trained, learned=learned)
 
     def _fit_plain_head(self, module, Z, data, runtime):
         """A plain head on the frozen embedding."""
@@ -218,37 +222,9 @@ class AutoRetrainer(BaseTorchClassifier):
             rows[name] = {"worst_group": np.nanmin(accuracy), "mean": np.nanmean(accuracy)}
         table = pd.DataFrame(rows).T.rename_axis("candidate")
         is_plain = evidence.level == "none" or not is_trusted
-        chosen = "plain" if is_plain else table["worst_group"].idxmax()
+        chosen = "plain" if is_plain else _best_candidate(table, judge)
         learned = {"evidence_": evidence, "chosen_": chosen, "candidates_": table}
         return {**learned, "labels": candidates["jury" if chosen == "plain" else chosen]}
-
-    def _gains(self, module, Z, data, runtime, seeds):
-        """Whether a trained backbone is better than the frozen one on groups that are held out."""
-        if self.finetune != "auto":
-            return bool(self.finetune)
-        if self.max_epochs == 0:
-            return False
-        y, n_classes, group = (
-            data.train.y.numpy(),
-            len(data.classes),
-            data.train.group.numpy(),
-        )
-        rng = np.random.default_rng(seeds[0])
-        rows, held_out = stratified_split(group, _HELD_OUT, rng)
-        if len(held_out) == 0:
-            return False
-        part = replace(data, train=data.train.take(rows), valid=None)
-        tuned = copy.deepcopy(module)
-        self._retrainer()._train_network(tuned, part, runtime, seeds)
-        embedding = read_embedding(self, tuned.eval(), data.train.samples, runtime, n_classes)
-        is_rest = np.isin(np.arange(len(y)), held_out).astype(np.int64)
-        scores = [
-            _held_out_accuracy(E, y, n_classes, group, group, is_rest, folds=(1,))
-            for E in (Z, embedding.cpu().numpy())
-        ]
-        frozen, trained = (np.nanmin(score) for score in scores)
-        n_worst = group_counts(group[held_out], data.train.n_groups).min()
-        return trained > frozen + np.sqrt(0.25 / max(n_worst, 1))
 
     def _frozen_embedding(self, module, data, runtime, kept):
         """Embeddings by what has not been trained on the samples, or None from scratch."""
@@ -304,6 +280,14 @@ def _leading_components(Z):
     return PCA(_N_COMPONENTS, random_state=0).fit_transform(Z)
 
 
+def _best_candidate(table, judge):
+    """The jury, unless another is better in the worst group by more than its standard error."""
+    worst = table["worst_group"]
+    size = np.bincount(judge)
+    error = np.sqrt(worst["jury"] * (1.0 - worst["jury"]) / size[size > 0].min())
+    return worst.idxmax() if worst.max() > worst["jury"] + error else "jury"
+
+
 def _with_groups(data, labels):
     """The data with other groups of the training samples."""
     groups, code = np.unique(labels, return_inverse=True)
@@ -311,12 +295,11 @@ def _with_groups(data, labels):
     return replace(data, train=train, groups=groups)
 
 
-def _held_out_accuracy(Z, y, n_classes, strata, judge, fold, folds=None):
+def _held_out_accuracy(Z, y, n_classes, strata, judge, fold):
     """Accuracy in every group of `judge` of heads, balanced over `strata`, of the other folds."""
-    hits = np.full(len(y), np.nan)
-    for k in np.unique(fold) if folds is None else folds:
+    hits = np.empty(len(y))
+    for k in np.unique(fold):
         rows, rest = fold != k, fold == k
         coef, intercept = fit_balanced_logistic(Z[rows], y[rows], n_classes, strata=strata[rows])
         hits[rest] = (Z[rest] @ coef + intercept).argmax(axis=1) == y[rest]
-    seen = ~np.isnan(hits)
-    return group_means(hits[seen], judge[seen], int(judge.max()) + 1)
+    return group_means(hits, judge, int(judge.max()) + 1)

@@ -272,6 +272,8 @@ class BalancedRetrainer(BaseTorchClassifier):
 class _BalancedLoss(Objective):
     """Mean of the losses, each times the weight of its group; the weights have mean 1."""
 
+    is_convex = True
+
     def __init__(self, weight, by):
         super().__init__()
         self.register_buffer("group_weight", torch.as_tensor(weight, dtype=torch.float32))

@@ -22,6 +22,11 @@ from skspurious.utils._parameters import RESNET50, extends
 from skspurious.utils._sklearn_compat import Interval, StrOptions
 
 
+# Of a head that is fitted to its minimum: the first eta, most steps, how exactly each is solved,
+# and how near the last is to the saddle point.
+_HEAD_STEP, _HEAD_STEPS, _HEAD_TOLERANCE, _HEAD_GAP = 100.0, 30, 1e-6, 1e-5
+
+
 @extends(BaseTorchClassifier)
 class GroupDROClassifier(BaseTorchClassifier):
     """Minimises the loss of the worst group by group distributionally robust optimisation [1]_.
@@ -269,6 +274,53 @@ class _GroupDROLoss(Objective):
         self._update(group_mean_losses(loss_sum, counts), counts)
         return group_coefficients(group, weight, self.log_q.exp(), counts)
 
+    @property
+    def is_convex(self):
+        return not self.adjusts_itself
+
+    def equal_coefficients(self, batch, runtime):
+        group, weight = batch["group"], batch["weight"]
+        counts = group_sums(weight, group, len(self.group_size))
+        return group_coefficients(group, weight, self.log_q.double().exp(), counts)
+
+    def fit_head(self, head, batch, share):
+        """The minimum of ``max over q of sum_g q_g A_g``, by the update of q between whole fits.
+
+        With the head refitted at every step, ``min over w of max over q of sum_g q_g A_g -
+        KL(q, last q) / eta``, the exponentiated update is the proximal method of Rockafellar, which
+        ends at the saddle point. There ``sum_g q_g A_g`` is as large as the worst ``A_g``.
+        """
+        group, weight, n_groups = batch["group"], batch["weight"], len(self.group_size)
+        if self.step_size == 0 and self.cvar_alpha is None:
+            super().fit_head(head, batch, share)
+            return
+        size, adjustment, log_q = (
+            value.double() for value in (self.group_size, self.adjustment, self.log_q)
+        )
+        counts = group_sums(weight, group, n_groups)
+        most = size / size.sum() / (self.cvar_alpha or 1e-9)  # that a group may weigh
+
+        def adjusted(losses):
+            mean = group_mean_losses(group_sums(weight * losses, group, n_groups), counts)
+            return adjusted_group_loss(mean, size, adjustment)
+
+        def reduce(losses):
+            loss = adjusted(losses)
+            new = _normalised(log_q + eta * loss, most)
+            q = new.exp()
+            value = q @ (loss - torch.where(q > 0, new - log_q, 0.0) / eta)
+            return value, group_coefficients(group, weight, q, counts)
+
+        eta = _HEAD_STEP
+        for _ in range(_HEAD_STEPS):
+            loss = adjusted(head.minimise(reduce, _HEAD_TOLERANCE))
+            log_q = _normalised(log_q + eta * loss, most)
+            eta *= 2
+            worst = cvar_group_weights(loss, size, self.cvar_alpha or 1e-9) @ loss
+            if worst - log_q.exp() @ loss < _HEAD_GAP:
+                break
+        self.log_q.copy_(log_q)
+
     def _update(self, group_loss, counts):
         """One step of the group weights from the group losses of a batch."""
         running = self.running_loss
@@ -297,3 +349,15 @@ class _GroupDROLoss(Objective):
 
     def log(self):
         return {f"group_weight_group_{g}": q for g, q in enumerate(self.log_q.exp().tolist())}
+
+
+def _normalised(log_q, most):
+    """Weights that sum to 1, in log space, none of them above the most that it may be."""
+    is_full = torch.zeros_like(most, dtype=torch.bool)
+    new = log_q.log_softmax(0)
+    while (is_above := new.exp() > most * (1 + 1e-12)).any():
+        is_full |= is_above
+        left = 1 - most[is_full].sum()
+        rest = torch.where(is_full, -torch.inf, log_q).log_softmax(0) + left.log()
+        new = torch.where(is_full, most.log(), rest)
+    return new

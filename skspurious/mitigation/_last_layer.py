@@ -163,7 +163,7 @@ class LastLayerRetrainer(BaseTorchClassifier):
 
     _parameter_constraints: dict = {
         **BaseTorchClassifier._parameter_constraints,
-        "max_epochs": [Interval(Integral, 0, None, closed="left")],
+        "max_epochs": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
         "retrain_on": [StrOptions({"auto", "validation", "train"})],
         "Cs": [StrOptions({"auto"}), "array-like"],
         "C": [Interval(Real, 0, None, closed="neither"), None],

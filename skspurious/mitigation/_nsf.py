@@ -220,7 +220,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
 
     _parameter_constraints: dict = {
         **BaseTorchClassifier._parameter_constraints,
-        "max_epochs": [Interval(Integral, 0, None, closed="left")],
+        "max_epochs": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
         "identify_on": [
             StrOptions({"train", "validation"}),
             Interval(Real, 0, 1, closed="neither"),
@@ -285,7 +285,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
 
     @property
     def _has_first_stage(self):
-        return self.module is not None and self.max_epochs > 0
+        return self.module is not None and self.max_epochs != 0
 
     @property
     def _keeps_part_aside(self):

@@ -14,7 +14,7 @@ from skspurious._engine._objective import Objective
 from skspurious._engine._optimizers import make_schedule
 from skspurious._engine._samplers import UniformSampler
 from skspurious._engine._stage import Stage
-from skspurious._training import history_frame, run_stage, transforms_of
+from skspurious._training import history_frame, loop_config, run_stage, transforms_of
 from skspurious.functional._difficulty import (
     el2n,
     forgetting_counts,
@@ -73,7 +73,7 @@ def score_samples(
             Objective(),
             UniformSampler(len(train), seed=seeds[0]),
             seed=seeds[1],
-            changes={**_beginning(estimator, max(epochs)), "callbacks": [recorder, *callbacks]},
+            changes={**_beginning(estimator, train, max(epochs)), "callbacks": [recorder, *callbacks]},
         )
         result = run_stage(estimator, module, stage, train, None, runtime)
         runs.append(np.mean(recorder.scores, axis=0))
@@ -154,16 +154,16 @@ def _score_batch(module, inputs, label, runtime, difficulty):
     return score, error, logits.argmax(1) == label
 
 
-def _beginning(estimator, n_epochs):
+def _beginning(estimator, train, n_epochs):
     """Settings of the first epochs of a training, under the schedule of the whole."""
-    schedule = estimator.lr_schedule
+    schedule, whole = estimator.lr_schedule, loop_config(estimator, train).for_the_loop()
     if schedule is not None:
         schedule = functools.partial(
             _whole_schedule,
             schedule=schedule,
             n_epochs=n_epochs,
-            n_total=max(n_epochs, estimator.max_epochs),
-            lr=estimator.lr,
+            n_total=max(n_epochs, whole.max_epochs),
+            lr=whole.lr,
         )
     return {
         "max_epochs": n_epochs,

@@ -196,7 +196,7 @@ class PruSCNetwork(BaseTorchClassifier):
 
     _parameter_constraints: dict = {
         **BaseTorchClassifier._parameter_constraints,
-        "max_epochs": [Interval(Integral, 0, None, closed="left")],
+        "max_epochs": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
         "n_clusters": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "balanced_set": [StrOptions({"within_cluster", "cell", "random"})],
         "on_pure_clusters": [StrOptions({"warn", "raise"})],
@@ -283,7 +283,7 @@ class PruSCNetwork(BaseTorchClassifier):
         if data.is_split:  # its groups must have no part in anything
             valid = replace(valid, group=None, n_groups=0)
         history, best_epoch = [], None
-        if self.max_epochs > 0:
+        if self.max_epochs != 0:
             sampler = UniformSampler(len(train), seed=seeds[0])  # as ERMClassifier does
             stage = Stage("erm", Objective(), sampler, seed=seeds[1])
             result = run_stage(self, module, stage, train, valid, runtime)

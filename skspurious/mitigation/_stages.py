@@ -2,9 +2,15 @@
 
 import inspect
 
+import numpy as np
 from sklearn.base import clone
 
+from skspurious._engine._objective import Objective
+from skspurious._engine._samplers import UniformSampler
+from skspurious._engine._stage import Stage
+from skspurious._training import run_stage
 from skspurious.base import BaseTorchClassifier
+from skspurious.functional._split import stratified_split
 from skspurious.mitigation._erm import ERMClassifier
 
 # A first stage shows what the network learns by itself: no augmentation, no validation.
@@ -40,3 +46,45 @@ def make_first_stage(estimator, max_epochs):
         missing = [name for name in _OF_THE_NETWORK if getattr(first, name) is None]
         first.set_params(**{name: getattr(estimator, name) for name in missing})
     return first
+
+
+def train_on_part(estimator, module, data, runtime, seeds):
+    """Plain training on a part of the samples; a new last layer is for those that are left.
+
+    With ``max_epochs=0`` the network comes trained, and all samples are left.
+
+    Parameters
+    ----------
+    estimator : BaseTorchClassifier
+        With the parameter ``holdout_fraction``.
+    module : nn.Module
+        Trained in place.
+    data, runtime, seeds : as ``_train`` is given them
+
+    Returns
+    -------
+    held_out : ndarray of int
+        Positions in ``data.train`` that the network was not trained on.
+    part : LabelledSamples
+        What it was trained on.
+    result : LoopResult or None
+        None where it comes trained.
+    """
+    everything = np.arange(len(data.train))
+    if estimator.max_epochs == 0:
+        if estimator.module is None:
+            raise ValueError(
+                "max_epochs=0 is for a network that is trained already, such as "
+                "module=FrozenEstimator(fitted_classifier); module=None has nothing learned."
+            )
+        return everything, data.train, None
+    fraction, rng = estimator.holdout_fraction, np.random.default_rng(seeds[0])
+    rows, held_out = stratified_split(data.train.y.numpy(), fraction, rng)
+    if len(held_out) == 0:
+        raise ValueError(
+            f"holdout_fraction={fraction} of {len(everything)} samples, of which no two are of "
+            "one class, leaves none for the last layer. Give more samples."
+        )
+    part = data.train.take(rows)
+    stage = Stage("erm", Objective(), UniformSampler(len(part), seed=seeds[0]), seed=seeds[1])
+    return held_out, part, run_stage(estimator, module, stage, part, data.valid, runtime)

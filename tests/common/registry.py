@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from skspurious import (
+    AFRClassifier,
     AutoRetrainer,
     BalancedRetrainer,
     ERMClassifier,
@@ -18,9 +19,11 @@ from skspurious import (
     GroupDROClassifier,
     JTTClassifier,
     LastLayerRetrainer,
+    LfFClassifier,
     NSFClassifier,
     PrunedRetrainer,
     PruSCNetwork,
+    SELFClassifier,
     SPAREClassifier,
     SpuriousGroupInferrer,
     SpuriousSamplePruner,
@@ -278,6 +281,37 @@ ENTRIES = [
             WEIGHT_CHECK: (
                 "balanced draws take as many samples of each group as the smallest has, whatever "
                 "their weights, and the inferrer does not see them"
+            )
+        },
+    ),
+    Entry(
+        AFRClassifier,
+        quick={"gamma": 2.0},  # whether there are validation groups or not
+        stages=2,
+        failures={
+            WEIGHT_CHECK: (
+                "a share of the samples of each class is kept for the last layer, by their number; "
+                "two copies fall into different mini-batches, or into different parts"
+            )
+        },
+    ),
+    Entry(
+        SELFClassifier,
+        quick={"head_steps": 50},
+        stages=3,
+        failures={
+            WEIGHT_CHECK: (
+                "a number of samples is selected, whatever their weights, which act on the losses "
+                "alone; two copies fall into different mini-batches"
+            )
+        },
+    ),
+    Entry(
+        LfFClassifier,
+        failures={
+            WEIGHT_CHECK: (
+                "two copies of a sample fall into different mini-batches, a weight of 2 stays in "
+                "one; when one batch holds all samples they are the same, see test_lff.py"
             )
         },
     ),

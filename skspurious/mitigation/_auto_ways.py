@@ -1,0 +1,123 @@
+"""What may become of a network once its groups are known, compared on samples held out."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from skspurious._prediction import read_outputs
+from skspurious._training import Trained
+from skspurious.base import BaseTorchClassifier
+from skspurious.functional._error_set import stratified_folds
+from skspurious.functional._metrics import group_means
+from skspurious.mitigation._balanced import BalancedRetrainer
+from skspurious.mitigation._last_layer import LastLayerRetrainer
+
+_WEAK_CS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # to choose from where the evidence is weak
+
+
+class Ways:
+    """Ways to retrain a network on balanced groups.
+
+    Parameters
+    ----------
+    estimator : BaseTorchClassifier
+        Gives the shared parameters.
+    level : {"weak", "strong"}
+        Evidence that the groups are those of a shortcut: a weak one changes the head less.
+    data : FitData
+        With groups.
+    runtime : Runtime
+    seeds : sequence of two ints
+    """
+
+    def __init__(self, estimator, level, data, runtime, seeds):
+        names = BaseTorchClassifier().get_params(deep=False)
+        self.shared = {n: getattr(estimator, n) for n in names if n != "group_inferrer"}
+        self.level = level
+        self.data = data
+        self.runtime = runtime
+        self.seeds = seeds
+
+    def train(self, way, module, data):
+        """The network trained in one of the ways, in place.
+
+        Parameters
+        ----------
+        way : {"head", "frozen", "last layer", "network"}
+        module : nn.Module
+            The initial network.
+        data : FitData
+            All samples, or a part of them.
+
+        Returns
+        -------
+        trained : Trained
+        """
+        if way == "network":
+            balanced = BalancedRetrainer(**self.shared)
+            return replace(balanced._train(module, data, self.runtime, self.seeds), learned={})
+        history, best_epoch = [], None
+        if way == "last layer":
+            network = LastLayerRetrainer(retrain_on="train", **self.shared)
+            history, best_epoch = network._train_network(module, data, self.runtime, self.seeds)
+        weak = {"balance": "weights", "penalty": "l2", "Cs": _WEAK_CS}
+        params = {**self.shared, "max_epochs": 0, **(weak if self.level == "weak" else {})}
+        head = LastLayerRetrainer(retrain_on="train", **params)
+        trained = head._train(module, replace(data, valid=None), self.runtime, self.seeds)
+        return Trained(trained.module, history, best_epoch)
+
+    def compare(self, module, names):
+        """Accuracies of each way on halves that it was not trained on.
+
+        Parameters
+        ----------
+        module : nn.Module
+            The initial network; it is not changed.
+        names : list of str
+            The ways.
+
+        Returns
+        -------
+        table : DataFrame
+            Indexed by way: worst_group, mean (over the groups), standard_error (of the mean).
+        """
+        if len(names) == 1:
+            return pd.DataFrame(index=pd.Index(names, name="way"))
+        train = self.data.train
+        group = train.group.numpy()
+        half = stratified_folds(group, 2, np.random.default_rng(self.seeds[0]))
+        rows = {}
+        for way in names:
+            hits = np.empty(len(group))
+            for k in (0, 1):
+                part = replace(self.data, train=train.take(np.flatnonzero(half != k)), valid=None)
+                trained = self.train(way, copy.deepcopy(module), part).module.eval()
+                rest = train.take(np.flatnonzero(half == k))
+                hits[half == k] = self._hits(trained, rest)
+            accuracy = group_means(hits, group, train.n_groups)
+            size = np.bincount(group, minlength=train.n_groups)
+            variance = accuracy * (1.0 - accuracy) / size
+            rows[way] = {
+                "worst_group": accuracy.min(),
+                "mean": accuracy.mean(),
+                "standard_error": np.sqrt(variance.sum()) / len(size),
+            }
+        return pd.DataFrame(rows).T.rename_axis("way")
+
+    def best(self, table):
+        """The way with the best mean; the first one if it is within a standard error of that."""
+        if len(table) == 1:
+            return table.index[0]
+        best = table["mean"].idxmax()
+        first = table.iloc[0]
+        is_better = table["mean"][best] > first["mean"] + first["standard_error"]
+        return best if is_better else table.index[0]
+
+    def _hits(self, module, samples):
+        """Whether the network is right about each sample."""
+        estimator = LastLayerRetrainer(**self.shared)
+        module.to(self.runtime.device)
+        logits = read_outputs(estimator, module, samples.samples, self.runtime)
+        return logits.argmax(1).cpu().numpy() == samples.y.numpy()
