@@ -216,7 +216,7 @@ def auto(bench):
         clf = bench.make(kind, **named)
     clf.fit(data.X, data.y)
     told = {"evidence": str(clf.evidence_.level), "says": str(clf.evidence_)}
-    told |= {"chosen": clf.chosen_, "backbone": clf.backbone_}
+    told |= {"chosen": clf.chosen_, "way": clf.way_}
     told["candidates"] = clf.candidates_["worst_group"].round(3).to_dict()
     return clf, told
 
@@ -356,7 +356,7 @@ def write_line(path, bench, set_name, name, seed):
     with Path(path).open("a") as file:
         file.write(json.dumps(row) + "\n")
     shown = ("worst_group", "mean_of_groups", "accuracy", "seconds")
-    kept = {k: row[k] for k in ("evidence", "chosen", "precision", "recall") if k in row}
+    kept = {k: row[k] for k in ("evidence", "chosen", "way", "precision", "recall") if k in row}
     figures = " ".join(f"{row[k]:.3f}" for k in shown)
     print(f"{set_name} | seed {seed} | {name}: {figures} {kept or ''}", flush=True)
 
