@@ -329,7 +329,7 @@ def snli(seed, data_home, **_):
     is_revised = np.array([row not in kept for row in test.itertuples(index=False, name=None)])
     labels = {"entailment": 0, "neutral": 1, "contradiction": 2}
     y, y_test = (part["gold_label"].map(labels).to_numpy() for part in (train, test))
-    words = CountVectorizer(binary=True, max_features=1500, token_pattern=r"\w+")
+    words = CountVectorizer(binary=True, max_features=500, token_pattern=r"\w+")
     words.fit([*train["sentence1"], *train["sentence2"]])
 
     def look(pairs):
