@@ -215,7 +215,7 @@ def auto(bench):
     else:
         clf = bench.make(kind, **named)
     clf.fit(data.X, data.y)
-    told = {"evidence": str(clf.evidence_.level), "says": str(clf.evidence_)}
+    told = {"effect": clf.effect_.level, "says": str(clf.effect_)}
     told |= {"chosen": clf.chosen_, "way": clf.way_}
     told["candidates"] = clf.candidates_["worst_group"].round(3).to_dict()
     return clf, told
@@ -356,7 +356,7 @@ def write_line(path, bench, set_name, name, seed):
     with Path(path).open("a") as file:
         file.write(json.dumps(row) + "\n")
     shown = ("worst_group", "mean_of_groups", "accuracy", "seconds")
-    kept = {k: row[k] for k in ("evidence", "chosen", "way", "precision", "recall") if k in row}
+    kept = {k: row[k] for k in ("effect", "chosen", "way", "precision", "recall") if k in row}
     figures = " ".join(f"{row[k]:.3f}" for k in shown)
     print(f"{set_name} | seed {seed} | {name}: {figures} {kept or ''}", flush=True)
 
@@ -417,7 +417,7 @@ def overview(rows, names):
             values = own.loc[own["method"] == method, "worst_group"]
             line.append(f"{values.mean():.3f}" if len(values) else "")
         found = own[own["method"] == "auto"]
-        says = [f"{e}: {c}" for e, c in zip(found.get("evidence", []), found.get("chosen", []))]
+        says = [f"{e}: {c}" for e, c in zip(found.get("effect", []), found.get("chosen", []))]
         lines.append([*line, ", ".join(pd.Series(says, dtype=str).value_counts().index)])
     return markdown(["set", *methods, "what auto found"], lines)
 

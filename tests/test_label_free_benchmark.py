@@ -188,7 +188,7 @@ def line(method, seed, worst, **more):
 def test_the_page_has_means_ranges_and_what_was_not_run(benchmark_files, tmp_path):
     module, _ = benchmark_files
     done = line("plain", 0, 0.25) | line("plain", 1, 0.5)
-    done |= line("auto", 0, 0.75, evidence="strong", chosen="jury")
+    done |= line("auto", 0, 0.75, effect="large", chosen="jury")
     done |= line("known groups, last layer", 0, 0.875, labels="train")
     path = tmp_path / "page.md"
 
@@ -199,7 +199,7 @@ def test_the_page_has_means_ranges_and_what_was_not_run(benchmark_files, tmp_pat
         "0.900 (0.900 to 0.900) | 12.5 | 2 |"
     ) in text
     assert "| known groups, last layer | train | 0.875 | 0.800 | 0.900 | 12.5 | 1 |" in text
-    assert "| waterbirds | 0.375 |  |  |  | 0.750 |  | 0.875 | strong: jury |" in text
+    assert "| waterbirds | 0.375 |  |  |  | 0.750 |  | 0.875 | large: jury |" in text
     assert "- iris: nothing was run." in text
     lacking = next(row for row in text.splitlines() if row.startswith("- waterbirds: "))
     assert "JTT" in lacking
