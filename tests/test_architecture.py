@@ -38,7 +38,15 @@ ALLOWED = {
     "mitigation": [*TRAINING, "base", "embedding", "group_inference", "networks", "views"],
     "metrics": [*BELOW, "data"],
     "model_selection": [*BELOW, "data", "metrics"],
-    "inspection": [*BELOW, "data", "metrics", "embedding", "group_inference", "mitigation"],
+    "inspection": [
+        *BELOW,
+        "data",
+        "metrics",
+        "embedding",
+        "group_inference",
+        "mitigation",
+        "views",
+    ],
     "_method_checks": ["base", "data", "datasets"],
     "extend": [*TRAINING, "base", "callbacks", "group_inference", "_method_checks"],
 }

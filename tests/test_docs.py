@@ -95,6 +95,7 @@ WITHOUT_EXAMPLE = {
     "skspurious.data._samples.TensorSamples": "what as_samples makes; its example stands there",
     "skspurious.functional._clustering.seed_centers": "a step of kmeans_centers",
     "skspurious.functional._difficulty.DifficultySplit": "what split_difficulty returns",
+    "skspurious.functional._recovery.Recovery": "what recovery_tests returns",
     "skspurious.functional._silhouette.SilhouetteScore": "what score_partitions returns",
     "skspurious.inspection._history.HistoryDisplay": "needs a figure and a fitted network",
     "skspurious.metrics._report.GroupReport": "what group_report returns",

@@ -7,7 +7,6 @@ from typing import Any
 from skspurious._engine._batches import Transform
 from skspurious._engine._callbacks import Callback
 
-
 # What "auto" is in the loop.
 IN_THE_LOOP = {"optimizer": "sgd", "lr": 0.01, "max_epochs": 10, "weight_decay": 0.0}
 

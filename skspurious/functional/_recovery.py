@@ -8,7 +8,7 @@ is compared with one in which only the classes do, out of fold:
 - *lost*: accuracy that it loses on the right sides;
 - *gain*: recovered minus lost, what is tested.
 
-Two kinds of nothing gain a little too, so the p-value is the larger of two:
+Two kinds of nothing gain a little too:
 
 1. *The nuisance is in the representation, but does not go with the class.* By chance it goes with
    it a little, one way or the other, and what learns it takes that for a rule. Each draw deals the
@@ -17,6 +17,10 @@ Two kinds of nothing gain a little too, so the p-value is the larger of two:
 2. *The nuisance sees the object, so its wrong side is the hard samples.* Each draw permutes the
    sides among samples of one class that are equally hard, by the margin of the head that balances
    classes, and balances again.
+
+The p-value is that against the first; of a nuisance that says the class more often than chance,
+beyond doubt, it is the larger of both: one that does not say the class cannot see the object.
+Where balancing loses more than it recovers, it is 1.
 """
 
 from collections.abc import Sequence
@@ -31,6 +35,7 @@ __all__ = ["Recovery", "recovery_tests"]
 
 _SOFT = 0.3  # in the test a hit counts gradually: within so many standard deviations of margins
 _STRATUM = 20  # samples that are taken for equally hard
+_BEYOND_DOUBT = 3.0  # standard errors
 
 
 class Recovery(NamedTuple):
@@ -131,23 +136,28 @@ def recovery_tests(
     heads = _Heads(y[order], np.bincount(fold)[np.unique(fold)], min_group_size)
     base = heads.margins(Z, heads.class_weight)
     sides = [heads.sides(n) for n in N]
-    found = [heads.change(Z, wrong, base) for wrong in sides]
-    gain = np.array([heads.gain(*margins, wrong) for margins, wrong in zip(found, sides)])
+    after = [heads.balanced(Z, wrong) for wrong in sides]
+    gain = np.array([heads.gain(base, m, wrong) for m, wrong in zip(after, sides)])
     seed = np.random.SeedSequence(random_state).spawn(2)
     null = [
-        _redealt(heads, Z, N, n_permutations, np.random.default_rng(seed[0])),
+        _redealt(heads, Z, N, base, n_permutations, np.random.default_rng(seed[0])),
         _permuted(heads, Z, sides, base, n_permutations, np.random.default_rng(seed[1])),
     ]
-    p_value = np.maximum(*[_p_values(gain, draws) for draws in null])
+    by_chance, by_hardness = (_p_values(gain, draws) for draws in null)
+    says_class = np.array([heads.says_class(wrong) for wrong in sides])
+    p_value = np.where(says_class, np.maximum(by_chance, by_hardness), by_chance)
+    p_value = np.where(gain > 0, p_value, 1.0)
     back = np.argsort(order)
-    return [
-        _describe(heads, *margins, wrong, p, back)
-        for margins, wrong, p in zip(found, sides, p_value)
-    ]
+    return [_describe(heads, base, m, wrong, p, back) for m, wrong, p in zip(after, sides, p_value)]
 
 
 def _redealt(
-    heads: "_Heads", Z: np.ndarray, N: list[np.ndarray], n_draws: int, rng: np.random.Generator
+    heads: "_Heads",
+    Z: np.ndarray,
+    N: list[np.ndarray],
+    base: np.ndarray,
+    n_draws: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Gains of nuisances that are dealt to other samples, with their part of Z."""
     parts = [_nuisance_part(Z, n, heads.y) for n in N]
@@ -157,8 +167,8 @@ def _redealt(
         for j, (n, (variate, loading)) in enumerate(zip(N, parts)):
             wrong = heads.sides(n[other])
             dealt = Z + (variate[other] - variate) @ loading
-            base = heads.margins(dealt, heads.class_weight) if len(loading) else heads.base(Z)
-            draw[j] = heads.gain(*heads.change(dealt, wrong, base), wrong)
+            before = heads.margins(dealt, heads.class_weight) if len(loading) else base
+            draw[j] = heads.gain(before, heads.balanced(dealt, wrong), wrong)
     return gain
 
 
@@ -186,7 +196,7 @@ def _permuted(
         for j, wrong in enumerate(sides):
             permuted = np.empty_like(wrong)
             permuted[place] = wrong[other]
-            draw[j] = heads.gain(*heads.change(Z, permuted, base), permuted)
+            draw[j] = heads.gain(base, heads.balanced(Z, permuted), permuted)
     return gain
 
 
@@ -222,7 +232,7 @@ def _p_values(gain: np.ndarray, draws: np.ndarray) -> np.ndarray:
     both = np.concatenate([draws, gain[None]])
     spread = both.std(axis=0)
     both = (both - both.mean(axis=0)) / np.where(spread > 0, spread, np.inf)
-    largest = both[:-1].max(axis=1)
+    largest = both[:-1].max(axis=1, initial=-np.inf)
     return (1 + (largest[:, None] >= both[-1]).sum(axis=0)) / (len(draws) + 1)
 
 
@@ -250,13 +260,6 @@ class _Heads:
         self.target = target[:, 1:] if self.n_classes == 2 else target
         self.classes = [np.flatnonzero(y == k) for k in range(self.n_classes)]
         self.class_weight = len(y) / (self.n_classes * np.bincount(y)[y])
-        self._base: np.ndarray | None = None
-
-    def base(self, Z: np.ndarray) -> np.ndarray:
-        """Margins of the head that balances the classes, of the representation as it is."""
-        if self._base is None:
-            self._base = self.margins(Z, self.class_weight)
-        return self._base
 
     def margins(self, Z: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Score of the own class minus the largest of the others, out of fold."""
@@ -280,17 +283,23 @@ class _Heads:
         """1 where the nuisance takes a sample for another class."""
         return (self.margins(N, self.class_weight) < 0).astype(np.int64)
 
-    def change(
-        self, Z: np.ndarray, wrong: np.ndarray, base: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Margins before and after the sides of every class are balanced."""
+    def says_class(self, wrong: np.ndarray) -> bool:
+        """Whether a nuisance says the class more often than chance, beyond doubt."""
+        size = np.bincount(self.y)
+        accuracy = np.mean(1 - np.bincount(self.y, wrong) / size)
+        chance = 1 / self.n_classes
+        error = np.sqrt(chance * (1 - chance) * np.sum(1 / size)) / self.n_classes
+        return bool(accuracy > chance + _BEYOND_DOUBT * error)
+
+    def balanced(self, Z: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+        """Margins where the sides of every class count the same."""
         size = self._sizes(wrong)
         n_sides = 1 + self._is_split(size)
         weight = self.class_weight.copy()
         for k in np.flatnonzero(n_sides == 2):
             rows = self.classes[k]
             weight[rows] *= len(rows) / (2 * size[k][wrong[rows]])
-        return base, self.margins(Z, weight)
+        return self.margins(Z, weight)
 
     def gain(self, before: np.ndarray, after: np.ndarray, wrong: np.ndarray) -> float:
         """Recovered minus lost, with hits that count gradually."""
@@ -331,13 +340,17 @@ def _describe(
         for rows, split in zip(heads.classes, is_split)
         if split
     ]
+    n_split = max(1, is_split.sum())
+    mean_recovered, mean_lost = recovered[is_split].sum() / n_split, lost[is_split].sum() / n_split
+    error = np.sqrt(np.sum(variance)) / n_split
+    gains = is_split.any() and mean_recovered > mean_lost - error
     return Recovery(
         is_wrong=wrong[back] == 1,
         is_hit=(before > 0)[back],
         class_recovered=recovered,
         class_lost=lost,
-        recovered=float(recovered[is_split].mean()) if is_split.any() else 0.0,
-        lost=float(lost[is_split].mean()) if is_split.any() else 0.0,
-        standard_error=float(np.sqrt(np.sum(variance)) / max(1, is_split.sum())),
-        p_value=float(p_value) if is_split.any() else 1.0,
+        recovered=float(mean_recovered),
+        lost=float(mean_lost),
+        standard_error=float(error),
+        p_value=float(p_value) if gains else 1.0,
     )

@@ -3,6 +3,7 @@
 from skspurious.group_inference._dispersion import DispersionGroups
 from skspurious.group_inference._eiil import EIILGroups
 from skspurious.group_inference._error import ErrorGroups
+from skspurious.group_inference._evidence import Evidence, evidence_of
 from skspurious.group_inference._gmm import GaussianMixtureGroups
 from skspurious.group_inference._inferrer import SpuriousGroupInferrer
 from skspurious.group_inference._jury import ViewJury
@@ -14,10 +15,12 @@ __all__ = [
     "DispersionGroups",
     "EIILGroups",
     "ErrorGroups",
+    "Evidence",
     "GaussianMixtureGroups",
     "KMeansGroups",
     "SpareGroups",
     "SpuriousGroupInferrer",
     "ViewJury",
     "XRMGroups",
+    "evidence_of",
 ]

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from skspurious.data import unpack_groups
 from skspurious.data._samples import n_rows
 from skspurious.functional._jury import balanced_hits, jury_scores, view_weights
-from skspurious.group_inference._evidence import evidence_of
+from skspurious.group_inference._effect import effect_of
 from skspurious.group_inference._judge import Judge, hear, mean_of_copies
 from skspurious.group_inference._keys import sample_keys
 from skspurious.group_inference._named_views import CLEAN, resolve_views
@@ -96,10 +96,10 @@ class ViewJury(GroupCarrier, _AsIs):
         What the jury says: the weighted mean of the votes.
     view_score_ : ndarray of shape (n_samples, n_classes), float64
         What the views say without the clean sample.
-    evidence_ : Evidence or None
-        Whether what the views say is a shortcut of a linear head on the clean samples: ``level``
-        ("none", "weak" or "strong") with its figures. None where nothing looks at the clean
-        samples.
+    effect_ : BalancingEffect or None
+        What balancing the views' sides does to a linear head on the clean samples: ``level``
+        ("none", "small" or "large") with its figures. None where nothing looks at the clean
+        samples. :func:`evidence_of` tests it.
     margin_ : ndarray of shape (n_samples,), float64
         Score of the own class minus the largest of the others; negative is the minority.
     judges_ : list
@@ -246,7 +246,7 @@ class ViewJury(GroupCarrier, _AsIs):
         self.votes_ = votes.astype(np.float32)
         score = jury_scores(votes, self._weight)
         self._known_score = score[np.unique(at, return_index=True)[1]]
-        self._judge_evidence(votes, code, params["seed"])
+        self._measure_effect(votes, code, params["seed"])
         self._learn_groups(score, code)
         agrees = [np.mean(taken_for(vote, code) == taken_for(score, code)) for vote in votes]
         self.view_scores_ = pd.DataFrame(
@@ -274,15 +274,15 @@ class ViewJury(GroupCarrier, _AsIs):
         )
         return accuracy, weight
 
-    def _judge_evidence(self, votes, code, seed):
+    def _measure_effect(self, votes, code, seed):
         """What the views say without the clean sample, and whether it is a shortcut."""
         is_view = np.array([name != CLEAN for name in self.view_names_])
         weight = np.where(is_view, self._weight, 0.0)
         self.view_score_ = jury_scores(votes, weight / max(weight.sum(), 1e-12))
-        self.evidence_ = None
+        self.effect_ = None
         rows = [judge.pop_rows() for judge in self.judges_][-1]
         if not is_view.all() and rows is not None and len(self.classes_) > 1:
-            self.evidence_ = evidence_of(rows, code, self.view_score_, seed=seed)
+            self.effect_ = effect_of(rows, code, self.view_score_, seed=seed)
 
     def represent(self, X):
         """What the model of the clean samples looks at.

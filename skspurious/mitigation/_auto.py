@@ -20,7 +20,7 @@ from skspurious.functional._cross_fit import fit_balanced_logistic
 from skspurious.functional._error_set import stratified_folds
 from skspurious.functional._metrics import group_means
 from skspurious.group_inference import KMeansGroups, SpuriousGroupInferrer, ViewJury
-from skspurious.group_inference._evidence import evidence_of
+from skspurious.group_inference._effect import effect_of
 from skspurious.group_inference._sides import taken_for
 from skspurious.mitigation._auto_ways import Ways
 from skspurious.mitigation._last_layer import set_head
@@ -37,9 +37,9 @@ class AutoRetrainer(BaseTorchClassifier):
     """Looks for a shortcut without group labels, and retrains the last layer where it finds one.
 
     For whoever does not want to choose. A jury of views (:class:`ViewJury`) divides every class
-    by what can be said of it without the object. If balancing these groups recovers what a plain
-    model gets wrong, that is evidence of a shortcut: the last layer is fitted anew on balanced
-    groups, as :class:`LastLayerRetrainer` does. If there is none, plain training is kept.
+    by what can be said of it without the object. Where balancing these groups recovers what a plain
+    model gets wrong, the last layer is fitted anew on balanced groups, as
+    :class:`LastLayerRetrainer` does. Where it recovers nothing, plain training is kept.
 
     Read more in the :doc:`quick start </quickstart>`.
 
@@ -64,9 +64,10 @@ class AutoRetrainer(BaseTorchClassifier):
 
     Attributes
     ----------
-    evidence_ : Evidence or None
-        ``level``, "none", "weak" or "strong", with its figures, of which ``str`` makes a sentence;
-        None where the groups were given.
+    effect_ : BalancingEffect or None
+        What balancing the views' sides does to a linear head: ``level``, "none", "small" or
+        "large", with its figures, of which ``str`` makes a sentence; None where the groups were
+        given.
     chosen_ : str
         What the head was fitted on: "plain", "classes", "jury", "errors" or "clusters"; "given".
     candidates_ : DataFrame
@@ -90,14 +91,14 @@ class AutoRetrainer(BaseTorchClassifier):
     Notes
     -----
     Needs no group labels, and uses those that ``fit`` is given (``X`` that carries groups only
-    counts for the score). ``group_inferrer_`` is the fitted jury, with its scores and evidence.
+    counts for the score). ``group_inferrer_`` is the fitted jury, with its scores.
 
     The head is that of ``LastLayerRetrainer`` at its defaults, on balanced draws; where the
-    network was trained on the samples and the evidence is weak, one head on all samples,
+    network was trained on the samples and the effect is small, one head on all samples,
     weighted, which changes less. The jury's groups are taken unless others are better by more
     than a standard error. A
     network from scratch that has learned nothing but the shortcut has no last layer that helps:
-    where the evidence is strong, training on balanced groups, as :class:`BalancedRetrainer` does,
+    where the effect is large, training on balanced groups, as :class:`BalancedRetrainer` does,
     is compared with it on halves of the samples.
 
     One pass over the samples for each view, five small models for each, what
@@ -110,7 +111,7 @@ class AutoRetrainer(BaseTorchClassifier):
     >>> from skspurious.datasets import make_spurious_classification
     >>> train = make_spurious_classification(500, random_state=0)
     >>> clf = AutoRetrainer(random_state=0).fit(train.data, train.target)
-    >>> clf.evidence_.level in {"none", "weak", "strong"}
+    >>> clf.effect_.level in {"none", "small", "large"}
     True
     """
 
@@ -151,7 +152,7 @@ class AutoRetrainer(BaseTorchClassifier):
         jury = data.group_inferrer
         kept = self._clean_columns(data)
         data = _without_columns(data, kept)
-        learned = {"evidence_": None, "chosen_": "given", "candidates_": pd.DataFrame()}
+        learned = {"effect_": None, "chosen_": "given", "candidates_": pd.DataFrame()}
         Z = self._frozen_embedding(module, data, runtime, kept)
         if jury is not None:
             rows = jury.represent(raw)[data.train.rows] if Z is None else Z
@@ -161,9 +162,9 @@ class AutoRetrainer(BaseTorchClassifier):
             data = _with_groups(data, learned.pop("labels"))
         if learned["chosen_"] == "plain":
             return self._train_plain(module, data, runtime, seeds, Z, kept, learned)
-        level = getattr(learned["evidence_"], "level", "strong")
+        level = getattr(learned["effect_"], "level", "large")
         # What was not trained on the samples has not fitted them: balanced draws do no harm.
-        ways = Ways(self, level if Z is None else "strong", data, runtime, seeds)
+        ways = Ways(self, level if Z is None else "large", data, runtime, seeds)
         learned["ways_"] = ways.compare(module, self._possible_ways(level))
         learned["way_"] = ways.best(learned["ways_"])
         trained = ways.train(learned["way_"], module, data)
@@ -176,7 +177,7 @@ class AutoRetrainer(BaseTorchClassifier):
         is_trainable = self.max_epochs != 0 and self.finetune is not False
         if self._is_trained_already and self.finetune is not True:
             return ["frozen", "last layer"] if is_trainable else ["frozen"]
-        return ["last layer", "network"] if level == "strong" else ["last layer"]
+        return ["last layer", "network"] if level == "large" else ["last layer"]
 
     def _train_plain(self, module, data, runtime, seeds, Z, kept, learned):
         """Plain training; with a backbone that must not be trained a plain head."""
@@ -200,10 +201,10 @@ class AutoRetrainer(BaseTorchClassifier):
     # ---------------------------------------------------------------------- what to do
 
     def _choose(self, jury, Z, data, seed, is_trusted):
-        """Evidence, the candidates by the views' groups, and the groups of the chosen one."""
+        """The effect, the candidates by the views' groups, and the groups of the chosen one."""
         y, n_classes = data.train.y.numpy(), len(data.classes)
         said = jury.view_score_[data.train.rows]
-        evidence = evidence_of(Z, y, said, seed=seed)
+        effect = effect_of(Z, y, said, seed=seed)
         Z = _leading_components(Z)
         judge = y * n_classes + taken_for(said, y)
         candidates = {
@@ -221,9 +222,9 @@ class AutoRetrainer(BaseTorchClassifier):
             accuracy = _held_out_accuracy(Z, y, n_classes, strata, judge, fold)
             rows[name] = {"worst_group": np.nanmin(accuracy), "mean": np.nanmean(accuracy)}
         table = pd.DataFrame(rows).T.rename_axis("candidate")
-        is_plain = evidence.level == "none" or not is_trusted
+        is_plain = effect.level == "none" or not is_trusted
         chosen = "plain" if is_plain else _best_candidate(table, judge)
-        learned = {"evidence_": evidence, "chosen_": chosen, "candidates_": table}
+        learned = {"effect_": effect, "chosen_": chosen, "candidates_": table}
         return {**learned, "labels": candidates["jury" if chosen == "plain" else chosen]}
 
     def _frozen_embedding(self, module, data, runtime, kept):

@@ -14,7 +14,7 @@ from skspurious.functional._metrics import group_means
 from skspurious.mitigation._balanced import BalancedRetrainer
 from skspurious.mitigation._last_layer import LastLayerRetrainer
 
-_WEAK_CS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # to choose from where the evidence is weak
+_GENTLE_CS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # to choose from where the effect is small
 
 
 class Ways:
@@ -24,8 +24,8 @@ class Ways:
     ----------
     estimator : BaseTorchClassifier
         Gives the shared parameters.
-    level : {"weak", "strong"}
-        Evidence that the groups are those of a shortcut: a weak one changes the head less.
+    level : {"small", "large"}
+        What balancing recovers: where it is little, the head is changed less.
     data : FitData
         With groups.
     runtime : Runtime
@@ -62,8 +62,8 @@ class Ways:
         if way == "last layer":
             network = LastLayerRetrainer(retrain_on="train", **self.shared)
             history, best_epoch = network._train_network(module, data, self.runtime, self.seeds)
-        weak = {"balance": "weights", "penalty": "l2", "Cs": _WEAK_CS}
-        params = {**self.shared, "max_epochs": 0, **(weak if self.level == "weak" else {})}
+        gentle = {"balance": "weights", "penalty": "l2", "Cs": _GENTLE_CS}
+        params = {**self.shared, "max_epochs": 0, **(gentle if self.level == "small" else {})}
         head = LastLayerRetrainer(retrain_on="train", **params)
         trained = head._train(module, replace(data, valid=None), self.runtime, self.seeds)
         return Trained(trained.module, history, best_epoch)

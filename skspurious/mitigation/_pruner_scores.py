@@ -73,7 +73,10 @@ def score_samples(
             Objective(),
             UniformSampler(len(train), seed=seeds[0]),
             seed=seeds[1],
-            changes={**_beginning(estimator, train, max(epochs)), "callbacks": [recorder, *callbacks]},
+            changes={
+                **_beginning(estimator, train, max(epochs)),
+                "callbacks": [recorder, *callbacks],
+            },
         )
         result = run_stage(estimator, module, stage, train, None, runtime)
         runs.append(np.mean(recorder.scores, axis=0))
