@@ -15,15 +15,18 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from skspurious import (
+    AFRClassifier,
     BalancedRetrainer,
     ERMClassifier,
     GroupDROClassifier,
     GroupedData,
     JTTClassifier,
     LastLayerRetrainer,
+    LfFClassifier,
     NSFClassifier,
     PrunedRetrainer,
     PruSCNetwork,
+    SELFClassifier,
     SpuriousGroupInferrer,
 )
 from skspurious.callbacks import Callback
@@ -63,6 +66,9 @@ METHODS = {
     "balanced": BalancedRetrainer(Net, **FAST, **ASIDE),
     "subsampling": BalancedRetrainer(Net, balance="subsampling", **FAST, **ASIDE),
     "JTT": JTTClassifier(Net, init_epochs=2, **FAST, **ASIDE),
+    "AFR": AFRClassifier(Net, gamma=2.0, **FAST, **ASIDE),
+    "SELF": SELFClassifier(Net, n_selected=20, **FAST, **ASIDE),
+    "LfF": LfFClassifier(Net, **FAST, **ASIDE),
     "DFR": LastLayerRetrainer(Net, n_draws=3, C=0.5, **FAST, **ASIDE),
     "NSF": NSFClassifier(
         Net, transform_steps=20, head_steps=20, nsf_lr=0.01, reg_weight=0.5, **FAST, **ASIDE
@@ -136,7 +142,9 @@ def test_rows_that_were_trained_on_and_kept_aside_are_disjoint_and_make_up_X(dat
         assert trained.seen == set(train.tolist()) or name == "JTT"
 
 
-@pytest.mark.parametrize("name", ["ERM", "GroupDRO", "balanced", "JTT", "DFR", "pruned"])
+@pytest.mark.parametrize(
+    "name", ["ERM", "GroupDRO", "balanced", "JTT", "AFR", "LfF", "DFR", "pruned"]
+)
 def test_a_fit_on_just_these_rows_gives_the_same_network(data, name):
     X, y, group = data
     clf = fit(METHODS[name], X, y, sample_group=group)

@@ -5,15 +5,11 @@ of 2 is the same as two copies.
 """
 
 import time
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from skspurious._engine._batches import LabelledSamples, iterate_batches, place
 from skspurious._engine._config import LoopConfig, auto
@@ -23,118 +19,10 @@ from skspurious._engine._modules import last_linear
 from skspurious._engine._objective import Objective
 from skspurious._engine._runtime import Runtime
 from skspurious._engine._samplers import Sampler
+from skspurious.functional._linear_head import MAX_ITER, LinearHead, sample_spread
 from skspurious.utils._warnings import warn
 
-MAX_ITER, TOLERANCE = 1000, 1e-7
-STRENGTH = 5e-5  # of weight_decay="auto"
 _CHUNK = 4096
-
-
-class LinearHead:
-    """Softmax regression on all samples at once, by L-BFGS in float64.
-
-    Minimised is ``value(losses) + weight_decay / 2 * ||W||²``, where ``value`` is convex and grows
-    with every loss, such as their mean; the biases are free. Two classes have one logit z, of
-    which the outputs are halves, -z/2 and z/2.
-
-    Parameters
-    ----------
-    X : tensor of shape (n_samples, n_features), float64
-        Overwritten by the features that it is solved in.
-    y : tensor of shape (n_samples,), int64
-        Classes 0 to n_classes-1.
-    share : tensor of shape (n_samples,), float64
-        How much each loss counts; of a value that is no sum, how much it does when all are equal.
-    n_classes : int
-    weight_decay : "auto" or float
-        "auto" is ``STRENGTH * n_features * spread``, for features as if they were standardised.
-    spread : float
-        Number of samples over the effective number: large where a few samples count as much as
-        all others together.
-    """
-
-    def __init__(
-        self,
-        X: Tensor,
-        y: Tensor,
-        share: Tensor,
-        n_classes: int,
-        weight_decay: Any = "auto",
-        spread: float = 1.0,
-    ):
-        share = share / share.sum()
-        self.mean = share @ X
-        X = X.sub_(self.mean)
-        variance = share @ X.square()
-        if auto(weight_decay):
-            self.weight_decay = STRENGTH * spread * int((variance > 0).sum())
-            penalty = self.weight_decay * variance
-        else:
-            self.weight_decay = weight_decay
-            penalty = torch.full_like(variance, weight_decay)
-        # In the features as they are scaled, the loss is about as curved along each of them.
-        curvature = variance / 4 + penalty
-        self.scale = torch.where(curvature > 0, curvature, 1.0).rsqrt()
-        self.X, self.y = X.mul_(self.scale), y
-        halves = torch.tensor([[-0.5, 0.5]])
-        self.outputs = (halves if n_classes == 2 else torch.eye(n_classes)).to(X)
-        self.penalty = penalty * self.outputs[0].square().sum() * self.scale.square()
-        self.head = X.new_zeros(len(self.outputs), 1 + X.shape[1])  # bias, then weights
-        self.n_iter, self.has_converged = 0, True
-
-    def minimise(
-        self, reduce: Callable[[Tensor], tuple[Tensor, Tensor]], tolerance: float = TOLERANCE
-    ) -> Tensor:
-        """Go on to the minimum; returns the losses there.
-
-        ``reduce`` makes of the losses their value, and its derivative by each of them.
-        """
-        target = F.one_hot(self.y, self.outputs.shape[1])
-
-        def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            head = torch.from_numpy(flat).to(self.X).view_as(self.head)
-            log_p = self.log_p(head)
-            value, coefficients = reduce(self.losses(log_p))
-            error = log_p.exp_().sub_(target).mul_(coefficients[:, None]).mm(self.outputs.T)
-            decay = self.penalty * head[:, 1:]
-            gradient = torch.cat([error.sum(0)[:, None], error.T.mm(self.X) + decay], 1)
-            value = value + (decay * head[:, 1:]).sum() / 2
-            return value.item(), gradient.cpu().numpy().ravel()
-
-        found = minimize(
-            value_and_gradient,
-            self.head.cpu().numpy().ravel(),
-            jac=True,
-            method="L-BFGS-B",
-            options={
-                "maxiter": MAX_ITER,
-                "maxfun": 2 * MAX_ITER,
-                "maxcor": 20,
-                "gtol": tolerance,
-                "ftol": 1e-6 * tolerance,
-            },
-        )
-        self.n_iter += found.nit
-        self.has_converged = found.status != 1  # 1: it ran out of iterations
-        self.head = torch.from_numpy(found.x).to(self.X).view_as(self.head)
-        return self.losses(self.log_p())
-
-    def log_p(self, head: Tensor | None = None) -> Tensor:
-        """Logarithms of the class probabilities, (n_samples, n_classes)."""
-        head = self.head if head is None else head
-        return torch.addmm(head[:, 0], self.X, head[:, 1:].T).mm(self.outputs).log_softmax(1)
-
-    def losses(self, log_p: Tensor) -> Tensor:
-        """Cross-entropy of each sample."""
-        return log_p.gather(1, self.y[:, None])[:, 0].neg()
-
-    def copy_to(self, layer: nn.Linear) -> None:
-        """Write weights and biases, those for samples as they came, into a layer."""
-        coef = self.head[:, 1:] * self.scale
-        bias = self.head[:, 0] - coef @ self.mean
-        with torch.no_grad():
-            layer.weight.copy_(self.outputs.T @ coef)
-            layer.bias.copy_(self.outputs.T @ bias)
 
 
 def can_fit_head(objective: Objective, sampler: Sampler, config: LoopConfig) -> bool:
@@ -168,11 +56,12 @@ def fit_head(
             batch["y"],
             share,
             layer.out_features,
-            config.weight_decay,
-            _spread(share, weight, total),
+            None if auto(config.weight_decay) else config.weight_decay,
+            sample_spread(share, weight, total),
         )
         objective.fit_head(head, batch, share)
-        head.copy_to(layer)
+        for parameter, value in zip((layer.weight, layer.bias), head.parameters()):
+            parameter.copy_(value)
         if not all(p.isfinite().all() for p in layer.parameters()):
             raise ValueError("the head's weights are infinite. Standardise the features.")
         log_p = head.log_p()
@@ -240,12 +129,3 @@ def _read(
         "position": at,
     }
     return batch, given[at], given.sum()
-
-
-def _spread(share: Tensor, weight: Tensor, total: Tensor) -> float:
-    """Number of samples over the effective number, (sum of shares)² / sum of squared shares.
-
-    A sample of weight 2 is two samples, each with half of its share.
-    """
-    squares = (share.square() / weight.clamp(min=1e-300)).sum()
-    return (total * squares / share.sum().square()).item()

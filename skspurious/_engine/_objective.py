@@ -98,12 +98,17 @@ class WeightedLoss(Objective):
     """
 
     weight: Tensor
-    is_convex = True
 
     def __init__(self, weight: Any, by: str):
         super().__init__()
         self.register_buffer("weight", torch.as_tensor(weight, dtype=torch.float32))
         self.key = "y" if by == "class" else "group"
+
+    @property
+    def is_convex(self) -> bool:
+        """True, but for a loss that was made of this one."""
+        kind = type(self)
+        return kind.forward is Objective.forward and kind.coefficients is WeightedLoss.coefficients
 
     def coefficients(self, losses: Tensor | None, batch: dict, runtime: Runtime) -> Tensor | float:
         """The coefficients of the mean, times the weights."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from skspurious.functional._dispersion import class_means, find_dispersed
 from skspurious.functional._elimination import fit_elimination, neutralise
+from skspurious.functional._linear_head import LinearHead
 from skspurious.functional._neutral_centers import find_rescued, neutral_centers
 from skspurious.functional._neutral_head import fit_balanced_head, part_weights
 
@@ -37,7 +38,8 @@ def fit_neutral(
     n_classes: int,
     sample_weight: np.ndarray | None = None,
     transform_steps: int = 300,
-    head_steps: int = 500,
+    head_steps: int | None = 500,
+    weight_decay: float | None = None,
     lr: float = 1e-3,
     reg_weight: float = 10.0,
     class_balanced: bool = False,
@@ -54,8 +56,12 @@ def fit_neutral(
     n_classes : int
     sample_weight : ndarray of shape (n_samples,), default=None
         Weights in the means, in the loss of the map, and within each half of the head's batches.
-    transform_steps, head_steps : int
-        Steps of the map and of the head.
+    transform_steps : int
+        Steps of the map.
+    head_steps : int or None
+        Steps of the head; None fits it to the minimum of its loss.
+    weight_decay : float, default=None
+        Of a head that is fitted to the minimum, as in ``LinearHead``.
     lr : float
         Learning rate of both.
     reg_weight : float
@@ -103,16 +109,26 @@ def fit_neutral(
     weights = part_weights(code, part, class_balanced=class_balanced, sample_weight=sample_weight)
     used = np.flatnonzero(weights > 0)
     rows = torch.from_numpy(used).to(features.device)
-    head_weight, head_bias, update_losses = fit_balanced_head(
-        neutralise(features[rows], *(torch.from_numpy(v).to(features) for v in (scale, shift))),
-        y.to(features.device)[rows],
-        part[used],
-        weights[used],
-        n_classes=n_classes,
-        n_steps=head_steps,
-        start_at_zero=is_fallback,
-        **how,
+    mapped_rows = neutralise(
+        features[rows], *(torch.from_numpy(v).to(features) for v in (scale, shift))
     )
+    label = y.to(features.device)[rows]
+    if head_steps is None:
+        share = torch.from_numpy(weights[used] / weights.sum()).to(features.device)
+        head_weight, head_bias, update_losses = _whole_head(
+            mapped_rows, label, share, n_classes, weight_decay
+        )
+    else:
+        head_weight, head_bias, update_losses = fit_balanced_head(
+            mapped_rows,
+            label,
+            part[used],
+            weights[used],
+            n_classes=n_classes,
+            n_steps=head_steps,
+            start_at_zero=is_fallback,
+            **how,
+        )
     return NeutralFit(
         means=means,
         outlier=outlier,
@@ -125,6 +141,18 @@ def fit_neutral(
         losses={"eliminate": eliminate_losses, "update": update_losses},
         is_fallback=is_fallback,
     )
+
+
+def _whole_head(
+    Z: Tensor, y: Tensor, share: Tensor, n_classes: int, weight_decay: float | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The head at the minimum of its loss: weights, biases, and the loss there."""
+    exact = torch.device("cpu") if Z.device.type == "mps" else Z.device
+    share = share.to(exact)
+    head = LinearHead(Z.to(exact).double(), y.to(exact), share, n_classes, weight_decay)
+    losses = head.minimise(lambda losses: (share @ losses, share))
+    weight, bias = head.parameters()
+    return weight.to(Z), bias.to(Z), (share @ losses)[None]
 
 
 def _check_is_finite(scale: np.ndarray, shift: np.ndarray, n_steps: int, lr: float) -> None:

@@ -142,7 +142,7 @@ class BalancedRetrainer(BaseTorchClassifier):
         "by": [StrOptions({"group", "class"})],
         "sampling_power": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "silhouette_threshold": [Interval(Real, -1, 1, closed="both")],
-        "high_power": [Interval(Real, 0, None, closed="left")],
+        "high_power": [Interval(Real, 0, None, closed="left"), None],
         "class_balanced": [StrOptions({"auto"}), "boolean"],
         "subset_seed": [None, Interval(Integral, 0, None, closed="left")],
         "resample_each_epoch": ["boolean"],
@@ -157,7 +157,7 @@ class BalancedRetrainer(BaseTorchClassifier):
         by="group",
         sampling_power="auto",
         silhouette_threshold=0.9,
-        high_power=2.0,
+        high_power=None,
         class_balanced="auto",
         subset_seed=None,
         resample_each_epoch=False,
@@ -237,8 +237,11 @@ class BalancedRetrainer(BaseTorchClassifier):
         """Sampling power of every class of the inferrer; None where it is 1."""
         if not isinstance(getattr(inferrer, "method_", None), SpareGroups):
             return None
+        high = self.high_power
+        if high is None:
+            high = 1.0 if self.module is None else 2.0
         return _sampling_power(
-            inferrer.silhouette_, threshold=self.silhouette_threshold, high_power=self.high_power
+            inferrer.silhouette_, threshold=self.silhouette_threshold, high_power=high
         )
 
     def _probabilities(self, data):

@@ -10,7 +10,7 @@ from skspurious._engine._objective import Objective
 from skspurious._engine._samplers import SubsetSampler, UniformSampler, WeightedSampler
 from skspurious._engine._stage import Stage
 from skspurious._prediction import read_outputs
-from skspurious._training import Trained, check_module, run_stage
+from skspurious._training import Trained, check_module, loop_config, run_stage
 from skspurious.base import BaseTorchClassifier
 from skspurious.functional._error_set import class_margins, stratified_folds
 from skspurious.functional._weights import sampling_probabilities
@@ -43,16 +43,19 @@ class JTTClassifier(BaseTorchClassifier):
 
     Parameters
     ----------
-    init_epochs : int, default=1
-        Epochs of the first stage (T), where `first_stage` is None.
+    init_epochs : int, default=None
+        Epochs of the first stage (T), where `first_stage` is None. None is 1, or no number of them
+        for a linear head that no parameter says how to step (see `optimizer`): both stages are then
+        fitted to their minimum.
     first_stage : None or ERMClassifier, default=None
         How the first network is trained. None takes the parameters of the second stage, with
         `init_epochs` epochs and without augmentation and schedule. An ``ERMClassifier`` is trained
         by its own parameters; with ``module=None`` both stages start from the same weights.
-    up_weight : "auto" or float, default=20.0
+    up_weight : "auto" or float, default=None
         Weight of a sample of the error set, where the others have 1 (lambda). 1 is plain
         training. "auto" makes the error set about as heavy as the rest, the whole part of
-        ``(n - |E|) / |E|``, but at least 1.
+        ``(n - |E|) / |E|``, but at least 1. None is 20; for a head of which both stages are fitted
+        to their minimum it is "auto", but at most 10.
     variant : {"paper", "code"}, default="paper"
         How errors are collected and upweighted. "paper": the trained first network predicts all
         samples, in evaluation mode and without augmentation; an epoch of the second stage draws
@@ -60,13 +63,15 @@ class JTTClassifier(BaseTorchClassifier):
         as in the authors' code: the predictions are those that the network makes while it is
         trained for one more epoch; an epoch of the second stage has every sample once, those of
         the error set `up_weight` times, so it is longer.
-    cross_fit : int, default=None
+    cross_fit : "auto", int or None, default="auto"
         Number of folds, stratified by class: every sample is predicted by a network that was
         trained on the other folds. With None the first network predicts the samples that it was
-        trained on; where it fits them all, as a head on embeddings does, use folds.
-    class_balanced_init : "auto" or bool, default="auto"
-        Whether the first stage draws all classes equally often, so that errors are not just
-        those of the rare class. "auto" is True with ``cross_fit``.
+        trained on; where it fits them all, as a head on embeddings does, use folds. "auto" is 5
+        for a head of which both stages are fitted to their minimum, and None for others.
+    class_balanced_init : bool, default=False
+        Whether the first stage draws all classes equally often. Errors are then not just those of
+        the rare class, but on imbalanced data many of the common one, which `up_weight` makes
+        count more than all else: on the Adult data the worst group fell from 0.33 to 0.05.
     shared parameters
 
     Attributes
@@ -165,24 +170,24 @@ class JTTClassifier(BaseTorchClassifier):
 
     _parameter_constraints: dict = {
         **BaseTorchClassifier._parameter_constraints,
-        "init_epochs": [Interval(Integral, 1, None, closed="left")],
+        "init_epochs": [Interval(Integral, 1, None, closed="left"), None],
         "first_stage": [ERMClassifier, None],
-        "up_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "up_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), None],
         "variant": [StrOptions({"paper", "code"})],
-        "cross_fit": [Interval(Integral, 2, None, closed="left"), None],
-        "class_balanced_init": [StrOptions({"auto"}), "boolean"],
+        "cross_fit": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left"), None],
+        "class_balanced_init": ["boolean"],
     }
 
     def __init__(
         self,
         module=None,
         *,
-        init_epochs=1,
+        init_epochs=None,
         first_stage=None,
-        up_weight=20.0,
+        up_weight=None,
         variant="paper",
-        cross_fit=None,
-        class_balanced_init="auto",
+        cross_fit="auto",
+        class_balanced_init=False,
         **shared,
     ):
         super().__init__(module, **shared)
@@ -194,12 +199,13 @@ class JTTClassifier(BaseTorchClassifier):
         self.class_balanced_init = class_balanced_init
 
     def _train(self, module, data, runtime, seeds):
-        logits, history = self._identify(module, data, runtime, seeds[0])
+        is_head = self._fits_heads(data.train)
+        logits, history = self._identify(module, data, runtime, seeds[0], is_head)
         train, y = data.train, data.train.y.numpy()
         is_wrong = logits.argmax(1).numpy() != y
         error_rate = float(is_wrong.mean())
-        _warn_about_errors(error_rate)
-        up_weight = self._resolve_up_weight(is_wrong)
+        up_weight = self._resolve_up_weight(is_wrong, is_head)
+        _warn_about_errors(is_wrong, y, data.classes, up_weight)
         # The seeds are those of plain training.
         sampler = self._make_upweighting_sampler(is_wrong, up_weight, seeds[0])
         stage = Stage("retraining", Objective(), sampler, seed=seeds[1])
@@ -212,19 +218,24 @@ class JTTClassifier(BaseTorchClassifier):
         }
         return Trained(module, history + result.history, result.best_epoch, learned)
 
-    def _identify(self, module, data, runtime, seed):
+    def _fits_heads(self, train):
+        """Whether both stages fit a linear head to its minimum."""
+        is_open = self.init_epochs is None and self.first_stage is None
+        return is_open and self.variant == "paper" and loop_config(self, train).is_open
+
+    def _identify(self, module, data, runtime, seed, is_head):
         """Logits of the first stage for every training sample, and its history."""
-        train, first = data.train, self._resolve_first_stage()
-        is_balanced = self.class_balanced_init
-        if is_balanced == "auto":
-            is_balanced = self.cross_fit is not None
-        is_online = self.variant == "code"
-        if is_online and (self.cross_fit is not None or is_balanced):
+        train, first = data.train, self._resolve_first_stage(is_head)
+        n_folds = self.cross_fit
+        if n_folds == "auto":
+            n_folds = min(5, len(train)) if is_head else None
+        is_balanced, is_online = self.class_balanced_init, self.variant == "code"
+        if is_online and (n_folds is not None or is_balanced):
             raise ValueError(
                 "variant='code' takes the predictions of an epoch in which every sample comes "
                 "once: it goes neither with cross_fit nor with class_balanced_init=True."
             )
-        n_folds = self.cross_fit or 1
+        n_folds = n_folds or 1
         if n_folds > len(train):
             raise ValueError(f"cross_fit={n_folds} folds of {len(train)} samples.")
         fold_seed, *stage_seeds = (
@@ -257,9 +268,10 @@ class JTTClassifier(BaseTorchClassifier):
             logits[held_out] = outputs.float().cpu()
         return logits, history
 
-    def _resolve_first_stage(self):
+    def _resolve_first_stage(self, is_head):
         """An estimator with the parameters of the first stage."""
-        first = make_first_stage(self, self.init_epochs)
+        init_epochs = 1 if self.init_epochs is None else self.init_epochs
+        first = make_first_stage(self, "auto" if is_head else init_epochs)
         first.set_params(
             checkpoint_dir=self.checkpoint_dir,
             random_state=self.random_state,
@@ -270,10 +282,13 @@ class JTTClassifier(BaseTorchClassifier):
             first.max_epochs += 1
         return first
 
-    def _resolve_up_weight(self, is_wrong):
+    def _resolve_up_weight(self, is_wrong, is_head):
         up_weight, n_errors = self.up_weight, int(is_wrong.sum())
-        if up_weight == "auto":
-            up_weight = max(1, (len(is_wrong) - n_errors) // max(n_errors, 1))
+        as_heavy = max(1, (len(is_wrong) - n_errors) // max(n_errors, 1))
+        if up_weight is None:
+            up_weight = min(as_heavy, 10) if is_head else 20.0
+        elif up_weight == "auto":
+            up_weight = as_heavy
         if self.variant == "code" and up_weight != int(up_weight):
             raise ValueError(
                 f"variant='code' repeats samples, so it needs a whole up_weight; got {up_weight}. "
@@ -290,7 +305,11 @@ class JTTClassifier(BaseTorchClassifier):
         return SubsetSampler(np.repeat(np.arange(len(is_wrong)), times), seed=seed)
 
 
-def _warn_about_errors(error_rate):
+_MINORITY = 0.2  # of a class; what is more is no small group
+
+
+def _warn_about_errors(is_wrong, y, classes, up_weight):
+    error_rate, n_errors = is_wrong.mean(), is_wrong.sum()
     if error_rate == 0:
         warn(
             "the error set is empty, so the second stage is plain training: the first stage "
@@ -302,6 +321,16 @@ def _warn_about_errors(error_rate):
             f"the error set is {error_rate:.0%} of the training samples: the first "
             "stage has hardly learned anything. Raise init_epochs or its lr."
         )
+    elif up_weight * n_errors > 2 * (len(y) - n_errors):
+        of_class = np.bincount(y[is_wrong], minlength=len(classes)) / np.bincount(y)
+        name, largest = classes.tolist()[of_class.argmax()], of_class.max()
+        if largest > _MINORITY:
+            warn(
+                f"the error set is {largest:.0%} of class {name!r}, more than a small group, and "
+                f"with up_weight={up_weight:g} it counts more than twice as much as all other "
+                "samples: the second stage may be worse than plain training. Use "
+                "up_weight='auto', or a first stage that errs less."
+            )
 
 
 class _Recorder(Objective):

@@ -19,6 +19,7 @@ from skspurious.functional._relative_difficulty import (
 )
 from skspurious.utils._parameters import extends
 from skspurious.utils._sklearn_compat import Interval
+from skspurious.utils._warnings import warn
 
 
 @extends(BaseTorchClassifier)
@@ -61,7 +62,10 @@ class LfFClassifier(BaseTorchClassifier):
     is an instance or a fitted classifier. ``max_grad_norm`` limits the norm over both.
 
     A shortcut that is not the easier rule is not found: the biased network must learn it first.
-    Label noise is hard for the biased network too, and counts more.
+    Label noise is hard for the biased network too, and counts more. The samples that remain of
+    large W can be told apart by the reversed shortcut, above all with two classes: trained for
+    long, the network learns it, and fails on the majority. Then it is warned. Fewer epochs help,
+    or validation samples with groups, which choose the epoch.
 
     As in the authors' code, the losses in W are running means, divided by the largest of their
     class over all samples, which the paper leaves to its appendix. There the generalised
@@ -105,12 +109,25 @@ class LfFClassifier(BaseTorchClassifier):
         sampler = UniformSampler(len(data.train), seed=seeds[0])
         stage = Stage("", objective, sampler, seed=seeds[1])
         result = run_stage(self, pair, stage, data.train, data.valid, runtime)
+        kept = result.history[(result.best_epoch or len(result.history)) - 1]
+        _warn_if_reversed(kept["train_accuracy"], objective)
         difficulty = objective.difficulty().cpu().double().numpy()
         learned = {
             "biased_module_": biased.cpu(),
             "relative_difficulty_": data.on_rows(difficulty, np.nan),
         }
         return Trained(module, result.history, result.best_epoch, learned)
+
+
+def _warn_if_reversed(accuracy, objective):
+    """Warn where the network that is kept fails on what the biased one is right about."""
+    debiased, biased = objective.running.nanmean(1).tolist()
+    if accuracy < 1 / objective.n_classes and biased < debiased / 2:
+        warn(
+            f"the network is right on {accuracy:.0%} of the training samples, fewer than by "
+            "chance: it has learned the reverse of the shortcut. Lower max_epochs or lr, or give "
+            "X_val, y_val and sample_group_val, which choose the epoch."
+        )
 
 
 class _Pair(nn.Module):

@@ -74,17 +74,19 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
     transform_steps : int, default=300
         Steps of the map. The optimizer moves a scale by about ``nsf_lr`` a step, so this decides
         how much is eliminated; with 0 the map is the identity.
-    head_steps : int, default=500
-        Steps of the head.
+    head_steps : int, default=None
+        Steps of the head. None is 500; with ``module=None`` the head is fitted to the minimum of
+        its loss instead, with the `weight_decay` (see `optimizer`).
     nsf_lr : float, default=1e-3
         Learning rate of the map and of the head.
     reg_weight : float, default=10.0
         Factor of the mean of the scales in the loss of the map. It pulls at each scale with
         ``reg_weight / n_embedding``: 10 is meant for the hundreds of features of a network. With
         few features, or many steps, it drives all scales down alike: take less.
-    class_balanced : bool, default=False
+    class_balanced : bool, default=None
         Whether the classes, too, have the same weight in the head's loss, shared equally by the
         rescued and the easy samples of a class. The paper balances rescued and easy samples alone.
+        None is True for a head that is fitted to the minimum, and False for steps.
     fine_tune_epochs : int, default=0
         Epochs for which backbone, map and head are trained together after the four steps, by the
         head's balanced loss plus the loss of the map; then map and head are folded again.
@@ -95,7 +97,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
     monitor : {"auto", "worst_group_accuracy", "accuracy", "loss"} or None, default="auto"
         Value on the validation samples by which the best epoch of the first stage is chosen.
         "auto" is None, which keeps the last epoch as the authors do; with ``early_stopping`` it is
-        the worst-group accuracy where there are groups, otherwise the accuracy.
+        the worst-group accuracy, or the accuracy where there are no groups.
     shared parameters
 
     Attributes
@@ -226,10 +228,10 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
             Interval(Real, 0, 1, closed="neither"),
         ],
         "transform_steps": [Interval(Integral, 0, None, closed="left")],
-        "head_steps": [Interval(Integral, 1, None, closed="left")],
+        "head_steps": [Interval(Integral, 1, None, closed="left"), None],
         "nsf_lr": [Interval(Real, 0, None, closed="neither")],
         "reg_weight": [Interval(Real, 0, None, closed="left")],
-        "class_balanced": ["boolean"],
+        "class_balanced": ["boolean", None],
         "fine_tune_epochs": [Interval(Integral, 0, None, closed="left")],
         "fine_tune_lr": [None, Interval(Real, 0, None, closed="neither")],
         "alignment_weight": [Interval(Real, 0, None, closed="left")],
@@ -241,10 +243,10 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         *,
         identify_on="train",
         transform_steps=300,
-        head_steps=500,
+        head_steps=None,
         nsf_lr=1e-3,
         reg_weight=10.0,
-        class_balanced=False,
+        class_balanced=None,
         fine_tune_epochs=0,
         fine_tune_lr=None,
         alignment_weight=1.0,
@@ -288,6 +290,14 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         return self.module is not None and self.max_epochs != 0
 
     @property
+    def _n_head_steps(self):
+        return 500 if self.head_steps is None and self.module is not None else self.head_steps
+
+    @property
+    def _balances_classes(self):
+        return self._n_head_steps is None if self.class_balanced is None else self.class_balanced
+
+    @property
     def _keeps_part_aside(self):
         # Validation is for the epochs of the first stage.
         return self.early_stopping and self._has_first_stage
@@ -317,10 +327,11 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
             n_classes=len(data.classes),
             sample_weight=weight,
             transform_steps=self.transform_steps,
-            head_steps=self.head_steps,
+            head_steps=self._n_head_steps,
+            weight_decay=None if self.weight_decay == "auto" else self.weight_decay,
             lr=self.nsf_lr,
             reg_weight=self.reg_weight,
-            class_balanced=self.class_balanced,
+            class_balanced=self._balances_classes,
             generator=torch.Generator().manual_seed(draw_seed),
         )
         if fit.is_fallback:

@@ -41,7 +41,7 @@ class PrunedRetrainer(BaseTorchClassifier):
 
     Parameters
     ----------
-    prune_fraction : "auto" or float, default=0.1
+    prune_fraction : "auto" or float, default=0.05
         Share of the samples that is pruned, rounded up: of each class, of the carriers or of all,
         as ``scope`` says. "auto" chooses among ``fractions`` by validation samples, with one
         retraining for each: see ``select_by``.
@@ -111,7 +111,7 @@ class PrunedRetrainer(BaseTorchClassifier):
     >>> clf = PrunedRetrainer(score_epochs=3, max_epochs=5, random_state=0)
     >>> clf = clf.fit(train.data, train.target)
     >>> clf.n_pruned_, clf.predict(train.data[:2]).shape
-    (40, (2,))
+    (20, (2,))
     """
 
     __metadata_request__fit = {"sample_group": True, "carriers": True}
@@ -155,7 +155,7 @@ class PrunedRetrainer(BaseTorchClassifier):
         difficulty="el2n",
         score_epochs=10,
         n_runs=1,
-        prune_fraction=0.1,
+        prune_fraction=0.05,
         fractions=(0.05, 0.1, 0.2, 0.3, 0.5),
         select_by="auto",
         scope="class",

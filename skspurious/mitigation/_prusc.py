@@ -29,6 +29,7 @@ from skspurious.mitigation._prusc_masks import (
     attach_masks,
     class_weight,
     describe_masks,
+    mask_length,
     mask_stage,
     warn_about_masks,
 )
@@ -86,12 +87,13 @@ class PruSCNetwork(BaseTorchClassifier):
     mask_lr : float, default=0.01
         Learning rate of the mask logits, by Adam. They start at 1.5 and move about this much a
         step, so fewer than ``1.5 / mask_lr`` steps prune hardly anything.
-    mask_epochs : int, default=20
+    mask_epochs : int, default=None
         Passes over the balanced set in which masks are learned, in batches of 64 samples, or of
-        ``batch_size`` if that is less (but at least 4).
-    mask_steps : int, default=400
-        Fewest optimizer steps in which masks are learned: passes get longer to reach them. With
-        ``mask_epochs=0`` and ``mask_steps=0`` no masks are learned.
+        ``batch_size`` if that is less (but at least 4). None is 20, and 0 for a linear head.
+    mask_steps : int, default=None
+        Fewest optimizer steps in which masks are learned: passes get longer to reach them. None
+        is 400, and 200 for a linear head, of whose few weights more steps prune those that it
+        needs. With ``mask_epochs=0`` and ``mask_steps=0`` no masks are learned.
     fine_tune_epochs : int, default=5
         Passes of step 5, over the balanced set; 0 leaves the weights as they are.
     fine_tune_lr : float, default=0.001
@@ -205,8 +207,8 @@ class PruSCNetwork(BaseTorchClassifier):
         "contrastive_weight": [Interval(Real, 0, None, closed="left")],
         "sparsity_weight": [Interval(Real, 0, None, closed="left")],
         "mask_lr": [Interval(Real, 0, None, closed="neither")],
-        "mask_epochs": [Interval(Integral, 0, None, closed="left")],
-        "mask_steps": [Interval(Integral, 0, None, closed="left")],
+        "mask_epochs": [None, Interval(Integral, 0, None, closed="left")],
+        "mask_steps": [None, Interval(Integral, 0, None, closed="left")],
         "fine_tune_epochs": [Interval(Integral, 0, None, closed="left")],
         "fine_tune_lr": [Interval(Real, 0, None, closed="neither")],
     }
@@ -224,8 +226,8 @@ class PruSCNetwork(BaseTorchClassifier):
         contrastive_weight=1.0,
         sparsity_weight=0.3,
         mask_lr=0.01,
-        mask_epochs=20,
-        mask_steps=400,
+        mask_epochs=None,
+        mask_steps=None,
         fine_tune_epochs=5,
         fine_tune_lr=0.001,
         **shared,
@@ -304,7 +306,7 @@ class PruSCNetwork(BaseTorchClassifier):
             seed=seed[1],
         )
         masks = attach_masks(module, self)
-        if max(self.mask_epochs, self.mask_steps) > 0:
+        if max(mask_length(self)) > 0:
             stage = mask_stage(
                 self, module, masks, train, rows, cluster, n_classes, batch_size, seed[2:4]
             )

@@ -38,6 +38,14 @@ def attach_masks(module, estimator):
     )
 
 
+def mask_length(estimator):
+    """Epochs and steps in which masks are learned; of a linear head the steps decide."""
+    is_head = estimator.module is None
+    epochs, steps = (0, 200) if is_head else (20, 400)
+    given = estimator.mask_epochs, estimator.mask_steps
+    return tuple(d if value is None else value for value, d in zip(given, (epochs, steps)))
+
+
 def mask_stage(estimator, module, masks, train, rows, cluster, n_classes, batch_size, seeds):
     """The stage in which the logits of the masks are trained, and nothing else.
 
@@ -60,14 +68,15 @@ def mask_stage(estimator, module, masks, train, rows, cluster, n_classes, batch_
     -------
     stage : Stage
     """
-    n_epochs = max(estimator.mask_epochs, 1)
-    n_batches = -(-len(rows) // batch_size) if estimator.mask_epochs > 0 else 0
+    mask_epochs, mask_steps = mask_length(estimator)
+    n_epochs = max(mask_epochs, 1)
+    n_batches = -(-len(rows) // batch_size) if mask_epochs > 0 else 0
     sampler = CellBatchSampler(
         rows,
         cluster[rows],
         train.y.numpy()[rows],
         batch_size=batch_size,
-        n_batches=max(n_batches, -(-estimator.mask_steps // n_epochs)),
+        n_batches=max(n_batches, -(-mask_steps // n_epochs)),
         seed=seeds[0],
     )
     variant = VARIANTS[estimator.variant]

@@ -15,15 +15,18 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from skspurious import (
+    AFRClassifier,
     BalancedRetrainer,
     ERMClassifier,
     GEORGEClassifier,
     GroupDROClassifier,
     JTTClassifier,
     LastLayerRetrainer,
+    LfFClassifier,
     NSFClassifier,
     PrunedRetrainer,
     PruSCNetwork,
+    SELFClassifier,
     SPAREClassifier,
     XRMClassifier,
 )
@@ -66,6 +69,7 @@ FITS = {
     "balanced-sampling": partial(BalancedRetrainer, **SHARED),
     "balanced-batches": partial(BalancedRetrainer, **SHARED, balance="batches"),
     "balanced-weights": partial(BalancedRetrainer, **SHARED, balance="weights"),
+    "lff": partial(LfFClassifier, **SHARED | {"batch_size": 15}),
 }
 
 # Methods of several stages.
@@ -73,6 +77,8 @@ STAGED = {
     "jtt": partial(JTTClassifier, **SHARED, init_epochs=2, up_weight=4),
     "jtt-cross-fitted": partial(JTTClassifier, **SHARED, cross_fit=3, up_weight=4),
     "dfr": partial(LastLayerRetrainer, **SHARED),
+    "afr": partial(AFRClassifier, **SHARED),
+    "self": partial(SELFClassifier, **SHARED, n_selected=10),
     "nsf": partial(NSFClassifier, **SHARED, transform_steps=20, head_steps=20, nsf_lr=0.1),
     "nsf-fine-tuned": partial(
         NSFClassifier, **SHARED, transform_steps=20, head_steps=20, fine_tune_epochs=2

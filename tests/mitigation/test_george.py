@@ -138,7 +138,7 @@ def test_george_refuses_representations_that_make_no_sense(table, params, match)
 @pytest.mark.parametrize(
     ("params", "epochs"),
     [
-        ({}, 10),
+        ({}, "auto"),
         ({"init_epochs": 3}, 3),
         ({"max_epochs": 5}, 5),
         ({"max_epochs": 5, "init_epochs": 3}, 3),

@@ -174,6 +174,7 @@ def test_parameters_of_the_first_stage_change_it_alone(data):
 
 
 @fidelity
+@pytest.mark.filterwarnings("ignore:the error set is:UserWarning")
 def test_predictions_of_the_code_are_those_of_one_more_epoch_as_it_trained(data):
     X, y, _ = data
     clf = JTTClassifier(Net, variant="code", init_epochs=2, **FAST).fit(X, y)
@@ -196,6 +197,7 @@ def test_predictions_of_the_code_are_those_of_one_more_epoch_as_it_trained(data)
 
 
 @fidelity
+@pytest.mark.filterwarnings("ignore:the error set is:UserWarning")
 @pytest.mark.parametrize("params", [{}, {"cross_fit": 3}, {"variant": "code"}])
 @pytest.mark.parametrize("module", [None, Net])
 def test_a_first_stage_of_the_same_parameters_is_the_default_one_bit_for_bit(data, module, params):
@@ -292,8 +294,8 @@ def test_cross_fit_finds_errors_where_the_training_samples_are_known_by_heart():
 @pytest.mark.parametrize(
     ("params", "is_balanced"),
     [
-        ({"cross_fit": 2}, True),
-        ({"cross_fit": 2, "class_balanced_init": False}, False),
+        ({"cross_fit": 2, "class_balanced_init": True}, True),
+        ({"cross_fit": 2}, False),
         ({}, False),
         ({"class_balanced_init": True}, True),
     ],

@@ -700,7 +700,7 @@ def test_early_stopping_chooses_an_epoch_and_keeps_rows_aside(data):
             assert scores[pruned].min() >= scores[kept].max()
         for c in (0, 1):
             n = (y[seen] == c).sum()
-            assert (y[clf.pruned_indices_] == c).sum() == math.ceil(0.1 * n)
+            assert (y[clf.pruned_indices_] == c).sum() == math.ceil(0.05 * n)
 
 
 def test_carriers_are_split_with_the_rows(data):
