@@ -23,10 +23,10 @@ def check_method(estimator, *, expected_failed_checks=None):
     estimator : BaseTorchClassifier
         An instance with cheap settings. scikit-learn's checks call ``fit(X, y)`` on a few dozen
         samples, and want most of them to be right: a method that needs groups is given a
-        ``group_inferrer``, and ``lr=0.1, max_epochs=10, batch_size=16`` often suffice.
+        ``group_inferrer``, and one that trains by steps, ``lr=0.1, max_epochs=10, batch_size=16``.
     expected_failed_checks : dict, default=None
-        Names of scikit-learn's checks that may fail, each with the reason. With mini-batches a
-        weight of 2 is not the same as two copies, so for most methods
+        Names of scikit-learn's checks that may fail, each with the reason. With mini-batches, or
+        groups of samples, a weight of 2 is not the same as two copies, so for many methods
         "check_sample_weight_equivalence_on_dense_data" belongs here.
 
     Raises
@@ -40,9 +40,7 @@ def check_method(estimator, *, expected_failed_checks=None):
     --------
     >>> from skspurious import ERMClassifier
     >>> from skspurious.extend import check_method
-    >>> erm = ERMClassifier(lr=0.1, max_epochs=10, batch_size=16, random_state=0)
-    >>> mini_batches = {"check_sample_weight_equivalence_on_dense_data": "copies are split"}
-    >>> check_method(erm, expected_failed_checks=mini_batches)
+    >>> check_method(ERMClassifier(random_state=0))
     """
     if not isinstance(estimator, BaseTorchClassifier):
         raise TypeError(

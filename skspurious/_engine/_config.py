@@ -51,7 +51,7 @@ class LoopConfig:
 
     def for_the_loop(self) -> "LoopConfig":
         """With nothing left open."""
-        open_ = {k: v for k, v in IN_THE_LOOP.items() if auto(getattr(self, k))}
+        open_: dict[str, Any] = {k: v for k, v in IN_THE_LOOP.items() if auto(getattr(self, k))}
         return replace(self, **open_)
 
 

@@ -1,6 +1,6 @@
 """What balancing the sides of a nuisance does to a linear head, in words."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,12 +11,13 @@ _RECOVERS_MUCH = 0.25
 _FAILS = 0.6  # how much less often a plain head is right where the nuisance is wrong
 
 
-class BalancingEffect(NamedTuple):
+@dataclass(frozen=True)
+class BalancingEffect:
     """Whether a nuisance misleads a linear head, and how much of it balancing repairs.
 
     A size and no test: :func:`skspurious.inspection.shortcut_test` is one.
 
-    Attributes
+    Parameters
     ----------
     level : {"none", "small", "large"}
         "none" where balancing recovers less than two points or two standard errors; "large" where

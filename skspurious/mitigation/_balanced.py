@@ -50,8 +50,10 @@ class BalancedRetrainer(BaseTorchClassifier):
     silhouette_threshold : float, default=0.9
         With ``sampling_power="auto"``, the clusters of a class count as well separated from this
         mean silhouette on. Below it the minority's cluster is taken to hold majority samples, too.
-    high_power : float, default=2.0
+    high_power : float, default=None
         With ``sampling_power="auto"``, the power of a class whose clusters are not well separated.
+        None is 2, as in SPARE's paper, and 1 for ``module=None``: a head gives the few samples of
+        a small cluster all the weight that they get.
     class_balanced : "auto" or bool, default="auto"
         Whether each class has the same total probability, its groups sharing it. "auto" is
         True for inferred groups, which are nested in classes, and otherwise False.

@@ -23,7 +23,7 @@ from skspurious.utils._sklearn_compat import Interval, StrOptions
 
 # Of a head that is fitted to its minimum: the first eta, most steps, how exactly each is solved,
 # and how near the last is to the saddle point.
-_HEAD_STEP, _HEAD_STEPS, _HEAD_TOLERANCE, _HEAD_GAP = 100.0, 30, 1e-6, 1e-5
+_HEAD_STEP, _HEAD_STEPS, _HEAD_TOLERANCE, _HEAD_GAP = 100.0, 30, 1e-5, 1e-5
 
 
 @extends(BaseTorchClassifier)

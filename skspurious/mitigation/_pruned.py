@@ -41,10 +41,10 @@ class PrunedRetrainer(BaseTorchClassifier):
 
     Parameters
     ----------
-    prune_fraction : "auto" or float, default=0.05
+    prune_fraction : "auto" or float, default=None
         Share of the samples that is pruned, rounded up: of each class, of the carriers or of all,
-        as ``scope`` says. "auto" chooses among ``fractions`` by validation samples, with one
-        retraining for each: see ``select_by``.
+        as ``scope`` says. None is 0.1, and 0.05 for a linear head, ``module=None``. "auto" chooses
+        among ``fractions`` by validation samples, with one retraining for each: see ``select_by``.
     fractions : tuple of float, default=(0.05, 0.1, 0.2, 0.3, 0.5)
         Fractions that "auto" tries, besides 0 (no pruning).
     select_by : {"auto", "worst_group_accuracy", "accuracy", "worst_class_accuracy"}, default="auto"
@@ -140,7 +140,7 @@ class PrunedRetrainer(BaseTorchClassifier):
     _parameter_constraints: dict = {
         **BaseTorchClassifier._parameter_constraints,
         **PRUNING_CONSTRAINTS,
-        "prune_fraction": [StrOptions({"auto"}), *PRUNING_CONSTRAINTS["prune_fraction"]],
+        "prune_fraction": [None, StrOptions({"auto"}), *PRUNING_CONSTRAINTS["prune_fraction"]],
         "fractions": [tuple, list],
         "select_by": [
             StrOptions({"auto", "worst_group_accuracy", "accuracy", "worst_class_accuracy"})
@@ -155,7 +155,7 @@ class PrunedRetrainer(BaseTorchClassifier):
         difficulty="el2n",
         score_epochs=10,
         n_runs=1,
-        prune_fraction=0.05,
+        prune_fraction=None,
         fractions=(0.05, 0.1, 0.2, 0.3, 0.5),
         select_by="auto",
         scope="class",
@@ -245,7 +245,10 @@ class PrunedRetrainer(BaseTorchClassifier):
         return super()._monitored(valid)
 
     def _train(self, module, data, runtime, seeds, carriers=None):
-        fractions = _check_fractions(self.fractions, self.prune_fraction)
+        fraction = self.prune_fraction
+        if fraction is None:
+            fraction = 0.05 if self.module is None else 0.1
+        fractions = _check_fractions(self.fractions, fraction)
         own = self.get_params(deep=False)
         names = SpuriousSamplePruner._get_param_names()
         pruner = SpuriousSamplePruner(

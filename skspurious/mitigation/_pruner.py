@@ -61,7 +61,7 @@ class SpuriousSamplePruner(TrainingParameters):
     n_runs : int, default=1
         Networks whose scores are averaged. An instance as ``module`` gives all of them the same
         initial weights; a class, a name or None gives each its own.
-    prune_fraction : float, default=0.05
+    prune_fraction : float, default=0.1
         Share of the samples that is pruned, rounded up: of each class, of the carriers of each
         class, or of all samples, as ``scope`` says.
     scope : {"class", "carriers", "global"}, default="class"
@@ -169,7 +169,7 @@ class SpuriousSamplePruner(TrainingParameters):
         difficulty="el2n",
         score_epochs=10,
         n_runs=1,
-        prune_fraction=0.05,
+        prune_fraction=0.1,
         scope="class",
         order="hardest",
         on_identifiable="warn",

@@ -26,7 +26,11 @@ def data():
     """Two classes that overlap, four groups, features of unequal scale."""
     bunch = make_spurious_classification(300, correlation_strength=0.8, random_state=0)
     X = bunch.data + np.random.default_rng(0).normal(size=bunch.data.shape)
-    return (X * np.linspace(0.5, 2, X.shape[1])).astype(np.float32), bunch.target, bunch.sample_group
+    return (
+        (X * np.linspace(0.5, 2, X.shape[1])).astype(np.float32),
+        bunch.target,
+        bunch.sample_group,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -326,7 +330,8 @@ def test_history_validation_and_callbacks(data, tmp_path):
     clf.fit(X, y, sample_group=group, **val)
     assert record.seen == [1, 1, 1]
     row = clf.history_.iloc[0]
-    assert clf.best_epoch_ == 1 and len(clf.history_) == 1
+    assert clf.best_epoch_ == 1
+    assert len(clf.history_) == 1
     assert row["n_iter"] >= 1
     assert row["train_accuracy"] == pytest.approx((clf.predict(X) == y).mean())
     score = clf.score(X[:90], y[:90], sample_group=group[:90])

@@ -344,7 +344,7 @@ def _inferred(data, silhouette, method="spare", **params):
 @fidelity
 def test_a_class_of_spare_groups_that_are_not_separated_has_the_high_power(data):
     _, y, group = data
-    p = _inferred(data, [0.89, 0.9])
+    p = _inferred(data, [0.89, 0.9], high_power=2.0)
     # Each class has half the mass; in class 0 groups of 60 and 25 share it as 1/60 to 1/25, in
     # class 1 groups of 10 and 5 as 1 to 1.
     of_group = np.bincount(group, weights=p)
@@ -354,6 +354,8 @@ def test_a_class_of_spare_groups_that_are_not_separated_has_the_high_power(data)
     # with power 0 in class 1, as 10 to 5; the threshold is then above its silhouette alone
     p = _inferred(data, [0.9, 0.8], silhouette_threshold=0.85, high_power=0.0)
     assert_allclose(np.bincount(group, weights=p), [0.25, 0.25, 1 / 3, 1 / 6], rtol=1e-12)
+    # a head has power 1 by default
+    assert_allclose(np.bincount(group, weights=_inferred(data, [0.89, 0.9])), 0.25, rtol=1e-12)
     # a class that is one group has power 1, and so have the groups of all other methods
     p = _inferred(data, [np.nan, 0.8], high_power=0.0)
     assert_allclose(np.bincount(group, weights=p), [0.25, 0.25, 1 / 3, 1 / 6], rtol=1e-12)
@@ -375,7 +377,7 @@ def test_spare_groups_of_early_outputs_give_the_sampling_probabilities():
     inferrer = SpuriousGroupInferrer("spare", random_state=0).fit(Z, y)
     assert inferrer.silhouette_[1] < 0.9 <= inferrer.silhouette_[0]
     data = GroupedData(Z, inferrer.labels_, group_inferrer=inferrer)
-    clf = BalancedRetrainer(max_epochs=1, random_state=0).fit(data, y)
+    clf = BalancedRetrainer(max_epochs=1, high_power=2.0, random_state=0).fit(data, y)
     p = _probabilities(clf, np.searchsorted(clf.classes_, y), inferrer.labels_)
     mass = np.bincount(inferrer.labels_, weights=p)
     n_good = inferrer.n_clusters_[0]
@@ -393,7 +395,9 @@ def test_sampling_power_by_hand():
 @fidelity
 def test_class_balance_of_inferred_groups_is_on_unless_it_is_turned_off(data):
     _, _, group = data
-    of_group = np.bincount(group, weights=_inferred(data, [0.5, 0.95], class_balanced=False))
+    of_group = np.bincount(
+        group, weights=_inferred(data, [0.5, 0.95], class_balanced=False, high_power=2.0)
+    )
     by_hand = np.array([1 / 60, 1 / 25, 1, 1])
     assert_allclose(of_group, by_hand / by_hand.sum(), rtol=1e-12)
     # A power of one's own wins.
