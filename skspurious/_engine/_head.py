@@ -64,17 +64,7 @@ def fit_head(
             parameter.copy_(value)
         if not all(p.isfinite().all() for p in layer.parameters()):
             raise ValueError("the head's weights are infinite. Standardise the features.")
-        log_p = head.log_p()
-        row: dict[str, Any] = {"epoch": 1, "n_iter": head.n_iter, "weight_decay": head.weight_decay}
-        row |= summarize(
-            "train",
-            head.losses(log_p),
-            log_p.argmax(1) == batch["y"],
-            batch["group"],
-            torch.ones_like(log_p[:, 0]),
-            train.n_groups,
-            runtime,
-        )
+        row = _row(head, batch, train.n_groups, runtime)
     row |= objective.log()
     module.to(runtime.device)
     best_epoch = None
@@ -93,6 +83,19 @@ def fit_head(
         callback.on_train_end(module=module, history=[row])
     module.eval()
     return LoopResult([row], best_epoch, objective)
+
+
+def _row(head: LinearHead, batch: dict, n_groups: int, runtime: Runtime) -> dict[str, Any]:
+    """The row of the history: how it went, losses and accuracies of all samples."""
+    log_p = head.log_p()
+    losses, hit = head.losses(log_p), log_p.argmax(1) == batch["y"]
+    real = torch.ones_like(losses)
+    return {
+        "epoch": 1,
+        "n_iter": head.n_iter,
+        "weight_decay": head.weight_decay,
+        **summarize("train", losses, hit, batch["group"], real, n_groups, runtime),
+    }
 
 
 def _read(

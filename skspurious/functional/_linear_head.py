@@ -30,6 +30,7 @@ class LinearHead:
     share : tensor of shape (n_samples,), float64
         How much each loss counts; of a value that is no sum, how much it does when all are equal.
     n_classes : int
+        Number of classes, two or more.
     weight_decay : float, default=None
         None is ``STRENGTH * n_features * spread``, for features as if they were standardised.
     spread : float, default=1.0
@@ -134,6 +135,27 @@ def sample_spread(share: Tensor, weight: Tensor, total: Tensor) -> float:
     """Number of samples over the effective number, (sum of shares)² / sum of squared shares.
 
     A sample of weight 2 is two samples, each with half of its share.
+
+    Parameters
+    ----------
+    share : tensor of shape (n_samples,)
+        How much each sample counts, up to a factor.
+    weight : tensor of shape (n_samples,)
+        Sample weights, which are a part of the shares.
+    total : tensor of shape ()
+        Their sum over all samples, those too that have no share.
+
+    Returns
+    -------
+    spread : float
+        1 where all samples of weight 1 count the same.
+
+    Examples
+    --------
+    >>> one = torch.ones(4)
+    >>> share = torch.tensor([4.0, 2.0, 1.0, 1.0])
+    >>> sample_spread(one, one, one.sum()), sample_spread(share, one, one.sum())
+    (1.0, 1.375)
     """
     squares = (share.square() / weight.clamp(min=1e-300)).sum()
     return (total * squares / share.sum().square()).item()

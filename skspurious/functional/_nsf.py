@@ -113,22 +113,17 @@ def fit_neutral(
         features[rows], *(torch.from_numpy(v).to(features) for v in (scale, shift))
     )
     label = y.to(features.device)[rows]
-    if head_steps is None:
-        share = torch.from_numpy(weights[used] / weights.sum()).to(features.device)
-        head_weight, head_bias, update_losses = _whole_head(
-            mapped_rows, label, share, n_classes, weight_decay
-        )
-    else:
-        head_weight, head_bias, update_losses = fit_balanced_head(
-            mapped_rows,
-            label,
-            part[used],
-            weights[used],
-            n_classes=n_classes,
-            n_steps=head_steps,
-            start_at_zero=is_fallback,
-            **how,
-        )
+    *head, update_losses = _fit_head(
+        mapped_rows,
+        label,
+        part[used],
+        weights[used],
+        is_fallback,
+        n_classes=n_classes,
+        n_steps=head_steps,
+        weight_decay=weight_decay,
+        **how,
+    )
     return NeutralFit(
         means=means,
         outlier=outlier,
@@ -137,22 +132,34 @@ def fit_neutral(
         shift=shift,
         rescued=rescued,
         weights=weights,
-        head=(head_weight, head_bias),
+        head=(head[0], head[1]),
         losses={"eliminate": eliminate_losses, "update": update_losses},
         is_fallback=is_fallback,
     )
 
 
-def _whole_head(
-    Z: Tensor, y: Tensor, share: Tensor, n_classes: int, weight_decay: float | None
+def _fit_head(
+    Z: Tensor,
+    y: Tensor,
+    part: np.ndarray,
+    weights: np.ndarray,
+    is_fallback: bool,
+    *,
+    n_classes: int,
+    n_steps: int | None,
+    weight_decay: float | None,
+    **how: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The head at the minimum of its loss: weights, biases, and the loss there."""
-    exact = torch.device("cpu") if Z.device.type == "mps" else Z.device
-    share = share.to(exact)
+    """Weights and biases of the head, and its losses: by steps, or at the minimum."""
+    if n_steps is not None:
+        how |= {"n_classes": n_classes, "n_steps": n_steps, "start_at_zero": is_fallback}
+        return fit_balanced_head(Z, y, part, weights, **how)
+    exact = torch.device("cpu") if Z.device.type == "mps" else Z.device  # MPS has no float64
+    share = torch.from_numpy(weights / weights.sum()).to(exact)
     head = LinearHead(Z.to(exact).double(), y.to(exact), share, n_classes, weight_decay)
     losses = head.minimise(lambda losses: (share @ losses, share))
     weight, bias = head.parameters()
-    return weight.to(Z), bias.to(Z), (share @ losses)[None]
+    return weight.to(Z), bias.to(Z), (share @ losses).to(Z)[None]
 
 
 def _check_is_finite(scale: np.ndarray, shift: np.ndarray, n_steps: int, lr: float) -> None:

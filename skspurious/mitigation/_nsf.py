@@ -75,8 +75,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         Steps of the map. The optimizer moves a scale by about ``nsf_lr`` a step, so this decides
         how much is eliminated; with 0 the map is the identity.
     head_steps : int, default=None
-        Steps of the head. None is 500; with ``module=None`` the head is fitted to the minimum of
-        its loss instead, with the `weight_decay` (see `optimizer`).
+        Steps of the head. None is 500, and with ``module=None`` as many as the minimum takes.
     nsf_lr : float, default=1e-3
         Learning rate of the map and of the head.
     reg_weight : float, default=10.0

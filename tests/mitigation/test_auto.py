@@ -1,4 +1,4 @@
-"""AutoRetrainer: what it does where there is a shortcut, where there is none, and how it decides."""
+"""AutoRetrainer: what it does where there is a shortcut and where there is none, and why."""
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,8 @@ from skspurious import AutoRetrainer, ERMClassifier, LastLayerRetrainer, group_r
 from skspurious.group_inference._effect import BalancingEffect, effect_of
 from skspurious.mitigation._auto import _best_candidate
 from skspurious.mitigation._auto_ways import Ways
+
+pytestmark = pytest.mark.fidelity
 
 VIEWS = {"views": {"place": [2, 3]}, "clean": [0, 1, 2, 3]}
 

@@ -126,7 +126,7 @@ def test_every_estimator_takes_groups_by_a_view_end_to_end(cls):
     X, y, _ = DIGITS
     X, y = X[:150], y[:150]
     find = by_network(MaskCenter(), epochs=1)
-    clf = cls(Net, group_inferrer=find, **QUICK | {"max_epochs": 1, "lr": 0.01}).fit(X, y)
+    clf = cls(Net, group_inferrer=find, **QUICK | {"max_epochs": 2, "lr": 0.01}).fit(X, y)
     alone = find.fit(X, y)
     if cls.uses_groups or cls.needs_groups:
         assert isinstance(clf.group_inferrer_[0], MaskCenter)
