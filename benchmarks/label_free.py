@@ -371,8 +371,9 @@ Written by `python benchmarks/label_free.py --table` from [label_free.jsonl](lab
 which `python benchmarks/label_free.py --data-home FOLDER` fills; the two files `label_free*.py`
 there say what the sets and methods are. Test figures, methods at their defaults; nothing is chosen
 by test rows. *Group labels* says whose were used in any way: none, or those of the training rows.
-Brackets have the lowest and the highest of the seeds. Seconds are of `fit`, with all that it needs,
-on a machine that was busy with other work.
+Brackets have the lowest and the highest of the seeds; in the first two tables, of how many of the
+set's seeds a mean is where a method has fewer. Seconds are of `fit`, with all that it needs, on a
+machine that was busy with other work.
 """
 
 
@@ -412,10 +413,12 @@ def overview(rows, names):
     lines = []
     for name in names:
         own = rows[rows["set"] == name]
+        n_seeds = own.groupby("method")["seed"].nunique()
         line = [name]
         for method in methods:
             values = own.loc[own["method"] == method, "worst_group"]
-            line.append(f"{values.mean():.3f}" if len(values) else "")
+            of_fewer = f" ({len(values)} of {n_seeds.max()})" if len(values) < n_seeds.max() else ""
+            line.append(f"{values.mean():.3f}{of_fewer}" if len(values) else "")
         found = own[own["method"] == "auto"]
         says = [f"{e}: {c}" for e, c in zip(found.get("effect", []), found.get("chosen", []))]
         lines.append([*line, ", ".join(pd.Series(says, dtype=str).value_counts().index)])

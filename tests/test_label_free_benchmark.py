@@ -199,7 +199,9 @@ def test_the_page_has_means_ranges_and_what_was_not_run(benchmark_files, tmp_pat
         "0.900 (0.900 to 0.900) | 12.5 | 2 |"
     ) in text
     assert "| known groups, last layer | train | 0.875 | 0.800 | 0.900 | 12.5 | 1 |" in text
-    assert "| waterbirds | 0.375 |  |  |  | 0.750 |  | 0.875 | large: jury |" in text
+    assert (
+        "| waterbirds | 0.375 |  |  |  | 0.750 (1 of 2) |  | 0.875 (1 of 2) | large: jury |" in text
+    )
     assert "- iris: nothing was run." in text
     lacking = next(row for row in text.splitlines() if row.startswith("- waterbirds: "))
     assert "JTT" in lacking
