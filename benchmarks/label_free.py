@@ -215,7 +215,7 @@ def auto(bench):
     else:
         clf = bench.make(kind, **named)
     clf.fit(data.X, data.y)
-    told = {"effect": clf.effect_.level, "says": str(clf.effect_)}
+    told = {"effect": clf.effect_.level}
     told |= {"chosen": clf.chosen_, "way": clf.way_}
     told["candidates"] = clf.candidates_["worst_group"].round(3).to_dict()
     return clf, told
