@@ -3,7 +3,7 @@
 from skspurious._version import __version__
 from skspurious.data import GroupedData, make_sample_group
 from skspurious.embedding import TorchFeatureExtractor
-from skspurious.group_inference import SpuriousGroupInferrer
+from skspurious.group_inference import SemiSupervisedGroupInferrer, SpuriousGroupInferrer
 from skspurious.metrics import group_report, worst_group_accuracy, worst_group_scorer
 from skspurious.mitigation import (
     AFRClassifier,
@@ -41,6 +41,7 @@ __all__ = [
     "PrunedRetrainer",
     "SELFClassifier",
     "SPAREClassifier",
+    "SemiSupervisedGroupInferrer",
     "SpuriousGroupInferrer",
     "SpuriousSamplePruner",
     "TorchFeatureExtractor",

@@ -309,7 +309,6 @@ class BaseTorchClassifier(ClassifierMixin, TrainingParameters, metaclass=ABCMeta
                 f"this {type(self).__name__} was fitted without a group_inferrer, so it cannot "
                 "infer the groups of new rows. Pass group_inferrer= to its constructor."
             )
-        X = unpack_groups(X)[0]
         return resolve_groups(X, y, group_inferrer=self.group_inferrer_).sample_group
 
     # ----------------------------------------------------------------------------------

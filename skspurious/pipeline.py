@@ -10,7 +10,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, check_memory
 
 from skspurious.data import GroupedData, infer_groups, unpack_groups
-from skspurious.data._sources import is_group_inferrer
+from skspurious.data._grouped import without_groups, wrap_like
+from skspurious.data._sources import is_group_inferrer, known_for
 from skspurious.utils._sklearn_compat import _fit_context, _print_elapsed_time
 
 __all__ = ["Pipeline", "make_pipeline"]
@@ -74,7 +75,8 @@ class Pipeline(sklearn.pipeline.Pipeline):
     -----
     ``fit`` takes groups from the first of these sources that there is: ``sample_group=``; a
     ``SpuriousGroupInferrer`` among the steps; ``X``, if it carries them. ``score`` uses the groups
-    that ``X`` carries.
+    that ``X`` carries. A ``sample_attribute`` that ``X`` carries reaches an inferrer among the
+    steps that takes it, and the ``group_inferrer`` of the last step.
 
     ``sample_group``, ``X_val``, ``y_val`` and ``sample_group_val`` are for the last step. Other
     arguments of steps are named as in scikit-learn, ``step__argument``; with metadata routing
@@ -193,7 +195,7 @@ class Pipeline(sklearn.pipeline.Pipeline):
             if is_group_inferrer(
                 step
             ):  # its groups are for the fit; those carried are for the score
-                carried = {k: unpack_groups(v)[0] for k, v in carried.items()}
+                carried = {k: without_groups(v) for k, v in carried.items()}
             carried = {k: _carry(v, step.transform) for k, v in carried.items()}
         return X, {**of_last, **carried}
 
@@ -345,7 +347,7 @@ class Pipeline(sklearn.pipeline.Pipeline):
             If no step infers groups.
         """
         check_is_fitted(self)
-        group = infer_groups(self, unpack_groups(X)[0], y)[0]
+        group = infer_groups(self, without_groups(X), y)[0]
         if group is None:
             raise ValueError(
                 f"no step of {[name for name, _ in self.steps]} infers groups: use a "
@@ -387,6 +389,9 @@ def make_pipeline(*steps, memory=None, transform_input=None, verbose=False):
 def _fit_and_transform(step, X, y, arguments):
     """What a step makes of samples that may carry groups, and the fitted step."""
 
+    if hasattr(step, "infer_groups") and "sample_attribute" not in arguments:
+        arguments = {**arguments, **known_for(step, X)}
+
     def transform(data):
         if hasattr(step, "fit_transform"):
             return step.fit_transform(data, y, **arguments)
@@ -397,11 +402,8 @@ def _fit_and_transform(step, X, y, arguments):
 
 def _carry(X, transform):
     """Transform the samples alone; the groups that come out, or else those that went in, stay."""
-    data, group, inferrer = unpack_groups(X)
-    Z = transform(data)
-    if isinstance(Z, GroupedData) or not isinstance(X, GroupedData):
-        return Z
-    return GroupedData(Z, group, group_inferrer=inferrer)
+    Z = transform(unpack_groups(X)[0])
+    return Z if isinstance(Z, GroupedData) else wrap_like(Z, X)
 
 
 def _for_last(last, X):

@@ -36,7 +36,7 @@ ALLOWED = {
     "embedding": [*TRAINING, "base"],
     "group_inference": [*BELOW, "data", "views"],
     "mitigation": [*TRAINING, "base", "embedding", "group_inference", "networks", "views"],
-    "metrics": [*BELOW, "data"],
+    "metrics": [*BELOW, "data", "group_inference"],  # the scorer finds groups to score by
     "model_selection": [*BELOW, "data", "metrics"],
     "inspection": [
         *BELOW,

@@ -369,6 +369,7 @@ def test_tables_of_any_number_are_float_tables_for_a_linear_head(table, kind):
     assert_array_equal(clf.predict_proba(TABLES[kind](X)), plain.predict_proba(X))
 
 
+@pytest.mark.filterwarnings("ignore:the error set is:UserWarning")
 @pytest.mark.parametrize("make", [np.asarray, torch.tensor, lambda X: X.tolist()])
 @pytest.mark.parametrize("method", [ERMClassifier, JTTClassifier])
 def test_boolean_tables_are_float_tables_for_a_linear_head(table, method, make):

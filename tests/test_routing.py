@@ -1,5 +1,7 @@
 """How groups travel through scikit-learn: searches, cross-validation, Pipelines, routing."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import sklearn
@@ -20,14 +22,15 @@ from skspurious import (
     ERMClassifier,
     GroupDROClassifier,
     GroupedData,
+    JTTClassifier,
     SPAREClassifier,
     SpuriousGroupInferrer,
     TorchFeatureExtractor,
     worst_group_scorer,
 )
 from skspurious.datasets import make_spurious_classification
-from skspurious.group_inference import KMeansGroups, SpareGroups
-from skspurious.metrics import worst_group_accuracy
+from skspurious.group_inference import KMeansGroups, SpareGroups, ViewJury
+from skspurious.metrics import make_worst_group_scorer, worst_group_accuracy
 from skspurious.model_selection import EveryGroupKFold
 
 FAST = {"max_epochs": 3, "batch_size": 32, "random_state": 0}
@@ -125,15 +128,16 @@ def test_grouped_data_in_parallel_gives_the_same(data):
 
 def test_label_free_search_scores_by_inferred_groups(data):
     X, y, _ = data
+    scorer = make_worst_group_scorer(group_inferrer="estimator")
     clf = GroupDROClassifier(group_inferrer=SpuriousGroupInferrer(KMeansGroups(n_init=2)), **FAST)
-    search = GridSearchCV(clf, GRID, scoring=worst_group_scorer, cv=2, error_score="raise")
+    search = GridSearchCV(clf, GRID, scoring=scorer, cv=2, error_score="raise")
     search.fit(X, y)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     best = search.best_estimator_
     assert best.used_group_labels_ == {"train": False, "validation": False}
     expected = worst_group_accuracy(y, best.predict(X), sample_group=best.infer_groups(X, y))
     assert search.score(X, y) == expected
-    assert worst_group_scorer(search, X, y) == expected
+    assert scorer(search, X, y) == expected
 
 
 def test_label_free_search_end_to_end(data):
@@ -168,10 +172,11 @@ def test_pipeline_of_extractor_inferrer_and_classifier(data):
     Z = pipeline[0].transform(X)
     by_hand = clone(clf).fit(Z, y, sample_group=inferrer.labels_)
     assert_array_equal(by_hand.predict_proba(Z), pipeline.predict_proba(X))
-    # the scorer takes the groups of new rows from the inferrer in the Pipeline
+    # a scorer can take the groups of new rows from the inferrer in the Pipeline
     group = inferrer.predict(Z[:50], y=y[:50])
     expected = worst_group_accuracy(y[:50], pipeline.predict(X[:50]), sample_group=group)
-    assert worst_group_scorer(pipeline, X[:50], y[:50]) == expected
+    scorer = make_worst_group_scorer(group_inferrer="estimator")
+    assert scorer(pipeline, X[:50], y[:50]) == expected
 
 
 def test_pipeline_of_extractor_inferrer_and_classifier_in_a_search(data):
@@ -213,7 +218,7 @@ def test_sample_group_reaches_fit_in_a_search_but_not_the_scorer(data):
     search = GridSearchCV(
         SeenGroups(**FAST), GRID, scoring=worst_group_scorer, cv=2, error_score="raise"
     )
-    with pytest.raises(ValueError, match=r"has no groups.*GroupedData"):
+    with pytest.raises(ValueError, match=r"the scorer was given none\. Carry them in GroupedData"):
         search.fit(X, y, sample_group=group)
     search.set_params(scoring="accuracy").fit(X, y, sample_group=group)
     assert_array_equal(search.best_estimator_.seen_groups_, group)
@@ -235,13 +240,17 @@ def test_no_groups_in_a_search_raise_with_the_remedy(cls, data):
         cross_validate(cls(**FAST), X, y, cv=2)
 
 
-def test_scorer_without_groups_raises_with_the_remedy(data):
+@pytest.mark.parametrize("cls", [ERMClassifier, partial(JTTClassifier, init_epochs=3)])
+def test_every_method_has_a_score_without_group_labels(cls, data):
+    """Those that infer no groups, too: by views of the samples of the fold."""
     X, y, _ = data
     search = GridSearchCV(
-        ERMClassifier(**FAST), GRID, scoring=worst_group_scorer, cv=2, error_score="raise"
+        cls(**FAST), {"lr": [0.05, 0.1]}, scoring=worst_group_scorer, cv=2, error_score="raise"
     )
-    with pytest.raises(ValueError, match=r"has no groups.*GroupedData\(X, sample_group\)"):
-        search.fit(X, y)
+    search.fit(X, y)
+    found = ViewJury(clean=None, random_state=0).fit(X, y).labels_
+    expected = worst_group_accuracy(y, search.predict(X), sample_group=found)
+    assert search.score(X, y) == expected
 
 
 def test_groups_is_not_silently_accepted(data):

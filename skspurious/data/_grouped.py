@@ -1,6 +1,7 @@
 """GroupedData: samples that carry their groups."""
 
 import numpy as np
+import pandas as pd
 import scipy.sparse
 import torch
 from sklearn.utils import check_consistent_length
@@ -19,9 +20,12 @@ class GroupedData:
     ----------
     data : array, tensor, DataFrame, list, or map-style dataset of length n_samples
         The samples: anything that the estimators of this package accept as ``X``.
-    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), or None
-        The group of every sample. None carries no groups: it only makes ``data`` indexable by an
-        array.
+    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), default=None
+        The group of every sample. None carries no groups.
+    sample_attribute : array-like of shape (n_samples,), default=None
+        Values of a spurious attribute where they are known, and None or NaN elsewhere. They are
+        for a ``group_inferrer`` that takes them, ``SemiSupervisedGroupInferrer``. They are no
+        groups: scores use ``sample_group``, and estimators without an inferrer neither.
     group_inferrer : fitted inferrer, default=None
         The inferrer that inferred the groups; ``SpuriousGroupInferrer.fit_transform`` sets it.
 
@@ -34,16 +38,22 @@ class GroupedData:
     array(['field', 'water'], dtype='<U5')
     """
 
-    def __init__(self, data, sample_group, *, group_inferrer=None):
+    def __init__(self, data, sample_group=None, *, sample_attribute=None, group_inferrer=None):
         if isinstance(data, GroupedData):
             raise TypeError(
                 "data is a GroupedData already; pass data.data to give it other groups."
             )
         self.data = data
         self.sample_group = None if sample_group is None else as_group_array(sample_group)
+        self.sample_attribute = (
+            None
+            if sample_attribute is None
+            else as_group_array(sample_attribute, name="sample_attribute")
+        )
         self.group_inferrer = group_inferrer
-        if self.sample_group is not None:
-            check_consistent_length(data, self.sample_group)
+        for values in (self.sample_group, self.sample_attribute):
+            if values is not None:
+                check_consistent_length(data, values)
 
     def __len__(self):
         return n_rows(self.data)
@@ -67,8 +77,14 @@ class GroupedData:
         if index.dtype == bool:
             check_consistent_length(index, self)
             index = np.flatnonzero(index)
-        group = None if self.sample_group is None else self.sample_group[index]
-        return GroupedData(take_rows(self.data, index), group, group_inferrer=self.group_inferrer)
+        carried = (self.sample_group, self.sample_attribute)
+        group, attribute = (None if values is None else values[index] for values in carried)
+        return GroupedData(
+            take_rows(self.data, index),
+            group,
+            sample_attribute=attribute,
+            group_inferrer=self.group_inferrer,
+        )
 
     def __array__(self, dtype=None, copy=None):
         """The data alone: a plain scikit-learn transformer sees an array."""
@@ -77,7 +93,10 @@ class GroupedData:
 
     def __repr__(self):
         groups = 0 if self.sample_group is None else len(encode_groups(self.sample_group)[1])
-        return f"GroupedData({type(self.data).__name__} of shape {self.shape}, {groups} groups)"
+        text = f"{type(self.data).__name__} of shape {self.shape}, {groups} groups"
+        if self.sample_attribute is not None:
+            text += f", attribute of {(~pd.isna(self.sample_attribute)).sum()} samples"
+        return f"GroupedData({text})"
 
 
 def unpack_groups(X, sample_group=None):
@@ -108,6 +127,30 @@ def unpack_groups(X, sample_group=None):
     if sample_group is not None:
         return X.data, sample_group, None
     return X.data, X.sample_group, X.group_inferrer
+
+
+def wrap_like(Z, X):
+    """Samples that were made of those of ``X``, carrying what it carries."""
+    if not isinstance(X, GroupedData):
+        return Z
+    return GroupedData(
+        Z,
+        X.sample_group,
+        sample_attribute=X.sample_attribute,
+        group_inferrer=X.group_inferrer,
+    )
+
+
+def carried_attribute(X):
+    """The ``sample_attribute`` that X carries, or None."""
+    return X.sample_attribute if isinstance(X, GroupedData) else None
+
+
+def without_groups(X):
+    """The samples, still with the ``sample_attribute`` that they carry, but without groups."""
+    attribute = carried_attribute(X)
+    samples = unpack_groups(X)[0]
+    return samples if attribute is None else GroupedData(samples, sample_attribute=attribute)
 
 
 def take_rows(data, index):

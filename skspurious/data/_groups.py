@@ -106,6 +106,71 @@ def encode_groups(sample_group, *, n_samples=None, groups=None, name="sample_gro
     return lookup[code] if len(code) else code.astype(np.int64), known
 
 
+def encode_attribute(sample_attribute, *, n_samples, values=None, missing_values="auto"):
+    """Number the known values of an attribute that is known of some samples.
+
+    Parameters
+    ----------
+    sample_attribute : array-like of shape (n_samples,), or None
+        Any hashable values; None and NaN (of pandas too) where the value is not known. None in
+        place of the array: it is known of no sample.
+    n_samples : int
+        The length that ``sample_attribute`` must have.
+    values : array-like of shape (n_values,), default=None
+        All possible values. By default those that occur, sorted.
+    missing_values : "auto", None, or a value, default="auto"
+        A further mark of what is not known, such as -1. "auto" refuses -1, which means "not known"
+        to some and is a value to others; None takes it as a value.
+
+    Returns
+    -------
+    code : ndarray of shape (n_samples,), dtype int64
+        Index of each sample's value in ``values``; -1 where it is not known.
+    values : ndarray of shape (n_values,)
+
+    Raises
+    ------
+    ValueError
+        If the length differs, there are several columns, -1 occurs and it is not said what it
+        means, or a known value is not among ``values``.
+
+    Examples
+    --------
+    >>> from skspurious.data._groups import encode_attribute
+    >>> code, values = encode_attribute(["sand", None, "grass"], n_samples=3)
+    >>> code.tolist(), values.tolist()
+    ([1, -1, 0], ['grass', 'sand'])
+    """
+    name = "sample_attribute"
+    if sample_attribute is None:
+        sample_attribute = np.full(n_samples, None, dtype=object)
+    array = as_group_array(sample_attribute, name=name)
+    if array.ndim == 2:
+        raise ValueError(
+            f"{name} has {array.shape[1]} columns. Give one attribute, or several as one column of "
+            "tuples, in which a row that lacks one of them is None."
+        )
+    if len(array) != n_samples:
+        raise ValueError(
+            f"{name} has {len(array)} rows for {n_samples} samples. Give one entry per sample, "
+            "None where it is not known."
+        )
+    known = np.flatnonzero(~pd.isna(array))
+    mark = -1 if isinstance(missing_values, str) and missing_values == "auto" else missing_values
+    is_mark = np.array([_key(value) == mark for value in array[known]], dtype=bool)
+    if missing_values == "auto" and is_mark.any():
+        raise ValueError(
+            f"{name} has {is_mark.sum()} entries -1. Where -1 stands for 'not known', say so by "
+            "missing_values=-1; where it is a value of the attribute, by missing_values=None."
+        )
+    known = known[~is_mark]
+    code = np.full(n_samples, -1, dtype=np.int64)
+    code[known], values = encode_groups(
+        _value_array(array[known].tolist()), groups=values, name=name
+    )
+    return code, values
+
+
 def as_group_array(sample_group, name="sample_group"):
     if isinstance(sample_group, pd.DataFrame):
         columns = [sample_group[c].to_numpy(dtype=object) for c in sample_group.columns]

@@ -1,13 +1,22 @@
 """Where groups come from: given, inferred or carried, through Pipelines and searches too."""
 
+import inspect
 import sys
 from typing import Any, NamedTuple
 
+from sklearn import get_config
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from skspurious.data._grouped import GroupedData, unpack_groups
+from skspurious.data._grouped import (
+    GroupedData,
+    carried_attribute,
+    unpack_groups,
+    without_groups,
+    wrap_like,
+)
 from skspurious.utils._random import seed_nested
+from skspurious.utils._warnings import warn
 
 
 class ResolvedGroups(NamedTuple):
@@ -40,7 +49,8 @@ def resolve_groups(X, y, *, sample_group=None, group_inferrer=None, seed=None, f
         A fitted inferrer, or an estimator or Pipeline that holds one. Its groups come before
         those that ``X`` carries.
     seed : int, default=None
-        If given, ``group_inferrer`` is unfitted: it is cloned, seeded, and fitted on the samples.
+        If given, ``group_inferrer`` is unfitted: it is cloned, seeded, and fitted on the samples,
+        and on the ``sample_attribute`` that they carry if it takes one.
     fallback : fitted estimator, default=None
         What infers the groups where none are given, inferred or carried.
 
@@ -63,18 +73,18 @@ def resolve_groups(X, y, *, sample_group=None, group_inferrer=None, seed=None, f
     >>> resolve_groups(X, [0, 1], sample_group=[0, 0]).sample_group
     [0, 0]
     """
-    samples, carried, carried_inferrer = unpack_groups(X)
+    _, carried, carried_inferrer = unpack_groups(X)
     if sample_group is not None:
         return ResolvedGroups(sample_group, None)
     if group_inferrer is not None and seed is not None:
-        fitted = seed_nested(clone(group_inferrer), seed).fit(samples, y)
+        fitted = _fit_inferrer(seed_nested(clone(group_inferrer), seed), X, y)
         return ResolvedGroups(last_step(fitted).labels_, fitted)
     if group_inferrer is None and carried is not None:
         return ResolvedGroups(carried, carried_inferrer)
     inferrer = fallback if group_inferrer is None else group_inferrer
     if inferrer is None:
         return ResolvedGroups(None, None)
-    inferred = infer_groups(inferrer, samples, y)[0]
+    inferred = infer_groups(inferrer, without_groups(X), y)[0]
     if inferred is None:
         raise TypeError(
             "group_inferrer must be a fitted inferrer with infer_groups(X, y), or a Pipeline, "
@@ -91,8 +101,9 @@ def infer_groups(estimator, X, y):
     estimator : fitted estimator
         An inferrer or a classifier with ``infer_groups(X, y)``, a Pipeline with one of them among
         its steps, or a search over these.
-    X : any kind of samples
-        The samples, as the estimator takes them.
+    X : any kind of samples, or GroupedData
+        The samples, as the estimator takes them. An inferrer that takes ``sample_attribute`` keeps
+        the values that they carry.
     y : array-like of shape (n_samples,)
         Class labels.
 
@@ -126,9 +137,12 @@ def infer_groups(estimator, X, y):
         return _walk_pipeline(estimator, X, y)
     if hasattr(estimator, "best_estimator_"):
         return infer_groups(estimator.best_estimator_, X, y)
-    if is_group_inferrer(estimator):
-        return estimator.infer_groups(X, y), estimator, X
-    return None, estimator, X
+    samples = unpack_groups(X)[0]
+    if not is_group_inferrer(estimator):
+        return None, estimator, samples
+    keeps_known = takes_attribute(estimator) or hasattr(estimator, "group_inferrer_")
+    given = without_groups(X) if keeps_known else samples
+    return estimator.infer_groups(given, y), estimator, samples
 
 
 def _walk_pipeline(pipeline, X, y):
@@ -138,8 +152,45 @@ def _walk_pipeline(pipeline, X, y):
         if group is None:
             group = infer_groups(step, X, y)[0]
         if hasattr(step, "transform"):  # samplers act in fit only
-            X = step.transform(X)
-    return infer_groups(last, X, y) if group is None else (group, last, X)
+            Z = step.transform(unpack_groups(X)[0])
+            X = Z if isinstance(Z, GroupedData) else wrap_like(Z, X)
+    return infer_groups(last, X, y) if group is None else (group, last, unpack_groups(X)[0])
+
+
+def _fit_inferrer(inferrer, X, y):
+    """Fit an inferrer, or a Pipeline that ends in one, on samples and what is known of them."""
+    samples, last = unpack_groups(X)[0], last_step(inferrer)
+    known = known_for(last, X)
+    if not known or last is inferrer:
+        return inferrer.fit(samples, y, **known)
+    if hasattr(inferrer, "_carries_groups"):
+        return inferrer.fit(without_groups(X), y)
+    if not get_config()["enable_metadata_routing"]:
+        known = {f"{inferrer.steps[-1][0]}__{name}": value for name, value in known.items()}
+    return inferrer.fit(samples, y, **known)
+
+
+def known_for(inferrer, X):
+    """Arguments of an inferrer's ``fit``: the ``sample_attribute`` that X carries, if it takes one.
+
+    Warns where it takes none.
+    """
+    attribute = carried_attribute(X)
+    if attribute is None:
+        return {}
+    if takes_attribute(inferrer):
+        return {"sample_attribute": attribute}
+    warn(
+        f"{type(inferrer).__name__} finds groups without the sample_attribute that X carries, and "
+        "ignores it. SemiSupervisedGroupInferrer makes use of it."
+    )
+    return {}
+
+
+def takes_attribute(estimator):
+    """Whether ``fit`` takes ``sample_attribute``: what is known of some samples."""
+    fit = getattr(estimator, "fit", None)
+    return fit is not None and "sample_attribute" in inspect.signature(fit).parameters
 
 
 def is_group_inferrer(estimator):
@@ -161,11 +212,11 @@ def last_step(estimator):
     return steps_of(estimator)[-1]
 
 
-def pipeline_drops_groups():
-    """Whether a caller is a Pipeline of scikit-learn whose X carries groups.
+def pipeline_drops_groups(what="sample_group"):
+    """Whether a caller is a Pipeline of scikit-learn whose X carries groups, or an attribute.
 
-    What reaches its last step without groups has then lost them in a step before. The Pipeline of
-    this package loses none.
+    What reaches its last step without has then lost them in a step before. The Pipeline of this
+    package loses none.
     """
     frame = sys._getframe(1)
     while frame is not None:
@@ -173,7 +224,7 @@ def pipeline_drops_groups():
         pipeline = names.get("self")
         if isinstance(pipeline, Pipeline) and not hasattr(pipeline, "_carries_groups"):
             X = names.get("X")
-            if isinstance(X, GroupedData) and X.sample_group is not None:
+            if isinstance(X, GroupedData) and getattr(X, what) is not None:
                 return True
         frame = frame.f_back
     return False

@@ -19,7 +19,8 @@ from skspurious._engine._runtime import Runtime
 from skspurious._preparation import read_training_input
 from skspurious._training import transforms_of
 from skspurious.base import BaseTorchClassifier
-from skspurious.data import GroupedData, unpack_groups
+from skspurious.data import unpack_groups
+from skspurious.data._grouped import wrap_like
 from skspurious.embedding._cross_fit import check_cross_fit, cross_fitted_outputs
 from skspurious.embedding._epochs import EpochScores, check_has_epochs
 from skspurious.embedding._frozen import FrozenNetwork
@@ -58,11 +59,7 @@ class _GroupCarrier:
             ``set_output(transform="pandas")``.
         """
         check_is_fitted(self)
-        data, sample_group, inferrer = unpack_groups(X)
-        Z = super().transform(data)
-        if not isinstance(X, GroupedData):
-            return Z
-        return GroupedData(Z, sample_group, group_inferrer=inferrer)
+        return wrap_like(super().transform(unpack_groups(X)[0]), X)
 
     def fit_transform(self, X, y=None):
         """Make the network ready, then give the outputs for the same samples.
@@ -82,11 +79,7 @@ class _GroupCarrier:
         self.fit(X, y)
         if self.cross_fit is None:
             return self.transform(X)
-        data, sample_group, inferrer = unpack_groups(X)
-        Z = super().fit_transform(data, y)
-        if not isinstance(X, GroupedData):
-            return Z
-        return GroupedData(Z, sample_group, group_inferrer=inferrer)
+        return wrap_like(super().fit_transform(unpack_groups(X)[0], y), X)
 
 
 class TorchFeatureExtractor(_GroupCarrier, _Extractor):

@@ -19,6 +19,7 @@ def fit_balanced_logistic(
     *,
     C: float = 1e-3,
     strata: np.ndarray | None = None,
+    scale: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logistic regression on standardised features in which every class counts the same.
 
@@ -35,6 +36,9 @@ def fit_balanced_logistic(
         ||w||² / 2, the losses are summed and multiplied by C.
     strata : ndarray of shape (n_samples,), default=None
         What counts the same in place of the classes, such as classes by sides.
+    scale : ndarray of shape (n_features,), default=None
+        What the standardised features are multiplied by; the larger, the less the penalty keeps
+        their coefficients small. 1 by default.
 
     Returns
     -------
@@ -60,6 +64,8 @@ def fit_balanced_logistic(
         return coef, intercept
     mean, std = _mean_and_std(X)  # as StandardScaler, in pieces and of the rows' own type
     std[std <= 1e-12 * np.abs(mean)] = 1.0
+    if scale is not None:
+        std = std / scale
     rows = np.empty_like(X)
     for part in row_chunks(*X.shape):
         rows[part] = (X[part] - mean) / std

@@ -105,36 +105,27 @@ def fit_neutral(
     # Update: a head on which rescued and easy samples weigh the same.
     rescued = find_rescued(F, code, outlier, centers, scale, shift)
     part, is_fallback = _parts(code, outlier, rescued, sample_weight)
-    class_balanced = class_balanced or is_fallback
-    weights = part_weights(code, part, class_balanced=class_balanced, sample_weight=sample_weight)
+    weights = part_weights(
+        code, part, class_balanced=class_balanced or is_fallback, sample_weight=sample_weight
+    )
     used = np.flatnonzero(weights > 0)
     rows = torch.from_numpy(used).to(features.device)
-    mapped_rows = neutralise(
-        features[rows], *(torch.from_numpy(v).to(features) for v in (scale, shift))
-    )
-    label = y.to(features.device)[rows]
-    *head, update_losses = _fit_head(
-        mapped_rows,
-        label,
+    maps = (torch.from_numpy(value).to(features) for value in (scale, shift))
+    weight_of_head, bias_of_head, update_losses = _fit_head(
+        neutralise(features[rows], *maps),
+        y.to(features.device)[rows],
         part[used],
         weights[used],
-        is_fallback,
+        head_steps,
+        weight_decay,
         n_classes=n_classes,
-        n_steps=head_steps,
-        weight_decay=weight_decay,
+        start_at_zero=is_fallback,
         **how,
     )
+    losses = {"eliminate": eliminate_losses, "update": update_losses}
+    head = weight_of_head, bias_of_head
     return NeutralFit(
-        means=means,
-        outlier=outlier,
-        centers=centers,
-        scale=scale,
-        shift=shift,
-        rescued=rescued,
-        weights=weights,
-        head=(head[0], head[1]),
-        losses={"eliminate": eliminate_losses, "update": update_losses},
-        is_fallback=is_fallback,
+        means, outlier, centers, scale, shift, rescued, weights, head, losses, is_fallback
     )
 
 
@@ -143,20 +134,16 @@ def _fit_head(
     y: Tensor,
     part: np.ndarray,
     weights: np.ndarray,
-    is_fallback: bool,
-    *,
-    n_classes: int,
     n_steps: int | None,
-    weight_decay: float | None,
+    decay: float | None,
     **how: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weights and biases of the head, and its losses: by steps, or at the minimum."""
     if n_steps is not None:
-        how |= {"n_classes": n_classes, "n_steps": n_steps, "start_at_zero": is_fallback}
-        return fit_balanced_head(Z, y, part, weights, **how)
+        return fit_balanced_head(Z, y, part, weights, n_steps=n_steps, **how)
     exact = torch.device("cpu") if Z.device.type == "mps" else Z.device  # MPS has no float64
     share = torch.from_numpy(weights / weights.sum()).to(exact)
-    head = LinearHead(Z.to(exact).double(), y.to(exact), share, n_classes, weight_decay)
+    head = LinearHead(Z.to(exact).double(), y.to(exact), share, how["n_classes"], decay)
     losses = head.minimise(lambda losses: (share @ losses, share))
     weight, bias = head.parameters()
     return weight.to(Z), bias.to(Z), (share @ losses).to(Z)[None]

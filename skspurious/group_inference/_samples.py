@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
 
 from skspurious.data import GroupedData, unpack_groups
+from skspurious.data._grouped import carried_attribute, wrap_like
 from skspurious.functional._cross_fit import cross_fitted_logits
 from skspurious.functional._rows import row_chunks, squared_norm
 
@@ -38,13 +39,11 @@ class GroupCarrier:
         X : the same object; groups that it carries are kept
         """
         check_is_fitted(self)
-        samples, group, inferrer = unpack_groups(X)
-        samples = super().transform(samples)
-        if group is None:
-            return samples
-        return GroupedData(samples, group, group_inferrer=inferrer)
+        samples = super().transform(unpack_groups(X)[0])
+        carries_nothing = unpack_groups(X)[1] is None and carried_attribute(X) is None
+        return samples if carries_nothing else wrap_like(samples, X)
 
-    def fit_transform(self, X, y):
+    def fit_transform(self, X, y, **params):
         """Find the groups and attach them to the samples.
 
         Parameters
@@ -52,15 +51,21 @@ class GroupCarrier:
         X : array-like, tensor or GroupedData of shape (n_samples, n_features)
         y : array-like of shape (n_samples,)
             Class labels.
+        **params : dict
+            Further arguments of ``fit``.
 
         Returns
         -------
         X : GroupedData
             The samples, carrying ``labels_`` as their groups and this inferrer.
         """
-        samples, _, _ = unpack_groups(X)
-        self.fit(samples, y)
-        return GroupedData(super().transform(samples), self.labels_, group_inferrer=self)
+        self.fit(X, y, **params)
+        return GroupedData(
+            super().transform(unpack_groups(X)[0]),
+            self.labels_,
+            sample_attribute=params.get("sample_attribute", carried_attribute(X)),
+            group_inferrer=self,
+        )
 
 
 def as_array(X):

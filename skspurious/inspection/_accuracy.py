@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skspurious.data import unpack_groups
+from skspurious.data._grouped import without_groups
 from skspurious.inspection._base import COLOR, LINE_COLOR, WORST_COLOR, make_axes, row_label
 from skspurious.metrics import group_report
 
@@ -185,7 +186,7 @@ class GroupAccuracyDisplay:
                     f"GroupedData(X, sample_group), or an estimator that was fitted with a "
                     f"group_inferrer; this {type(estimator).__name__} has none."
                 )
-            sample_group = estimator.infer_groups(samples, y)
+            sample_group = estimator.infer_groups(without_groups(X), y)
         return cls.from_predictions(
             y,
             estimator.predict(samples),

@@ -4,24 +4,28 @@ import copy
 import inspect
 
 import numpy as np
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.metadata_routing import MetadataRequest
+from sklearn.utils.validation import check_is_fitted
 
 from skspurious.data import infer_groups, resolve_groups, unpack_groups
+from skspurious.data._grouped import without_groups
+from skspurious.data._sources import last_step
 from skspurious.metrics._checks import check_empty
 from skspurious.metrics._group_metric import worst_group_metric
 from skspurious.metrics._named import get_metric
+from skspurious.metrics._scored_groups import ScoredGroups
 
 __all__ = ["make_worst_group_scorer", "worst_group_scorer"]
 
 _NO_GROUPS = (
-    "{scorer} has no groups. Give them in one of these ways: (1) fit the search on "
-    "GroupedData(X, sample_group), which carries them into every fold; (2) use an estimator that "
+    "{scorer} has no groups: the estimator infers none. Give them in one of these ways: (1) fit "
+    "the search on ViewJury(clean=None).fit_transform(X, y), or with labels on "
+    "GroupedData(X, sample_group), which carry them into every fold; (2) use an estimator that "
     "infers them, for instance GroupDROClassifier(group_inferrer=SpuriousGroupInferrer()), or a "
-    "Pipeline with a SpuriousGroupInferrer; (3) make_worst_group_scorer(group_inferrer=...) with a "
-    "fitted inferrer; (4) sklearn.set_config(enable_metadata_routing=True) and "
-    "search.fit(X, y, sample_group=...), which without routing gives them to fit and not to the "
-    "scorer. Searches and cross_validate turn this error into NaN: pass error_score='raise' to "
-    "see it there."
+    "Pipeline with a SpuriousGroupInferrer; (3) make_worst_group_scorer(group_inferrer=None), "
+    "which finds them by views. Searches and cross_validate turn this error into NaN: pass "
+    "error_score='raise' to see it there."
 )
 
 
@@ -50,6 +54,10 @@ class _WorstGroupScorer:
         self.empty = empty
         self.metric_params = metric_params
         self._request = {"sample_group": True}
+        is_given = group_inferrer is not None and not _is_own(group_inferrer)
+        is_found = is_given and _is_unfitted(group_inferrer)
+        self._fitted = group_inferrer if is_given and not is_found else None
+        self._scored = ScoredGroups(group_inferrer if is_found else None)
         check_empty(empty)
         self._get_metric()
 
@@ -75,12 +83,18 @@ class _WorstGroupScorer:
         """
         metric = self._get_metric()
         labels = getattr(estimator, "classes_", None)
-        found = resolve_groups(X, y, sample_group=sample_group, group_inferrer=self.group_inferrer)
-        X, group = unpack_groups(X)[0], found.sample_group  # predict never needs the groups
-        if group is None:
+        found = resolve_groups(X, y, sample_group=sample_group, group_inferrer=self._fitted)
+        X, group = without_groups(X), found.sample_group
+        if sample_group is None and self._scored.inferrer is not None:
+            group = self._scored.find(unpack_groups(X)[0], y)
+        if group is None and _is_own(self.group_inferrer):
             group, estimator, X = infer_groups(estimator, X, y)
+            if group is None:
+                raise ValueError(_NO_GROUPS.format(scorer=self))
         if group is None:
-            raise ValueError(_NO_GROUPS.format(scorer=self))
+            _check_no_labels_lost(estimator)
+            group = self._scored.find(unpack_groups(X)[0], y)
+        X = unpack_groups(X)[0]  # predict never needs what is known
         value = worst_group_metric(
             metric,
             y,
@@ -166,14 +180,13 @@ def make_worst_group_scorer(
 ):
     """Make a scorer of the worst group, for ``scoring=`` in searches and cross-validation.
 
-    The scorer takes the groups of the rows that it scores from the first source that applies:
+    The scorer takes the groups of the samples that it scores from the first source that applies:
 
     1. ``sample_group``, given in a direct call or by metadata routing (the scorer requests it, so
        ``search.fit(X, y, sample_group=...)`` is enough where routing is on);
     2. ``group_inferrer``, if given here;
     3. ``X``, if it is a :class:`~skspurious.GroupedData`;
-    4. the estimator's own inferrer, fitted with it: a classifier with ``group_inferrer=``, a
-       Pipeline with an inferrer among its steps, or a search over these.
+    4. a jury of views of these samples, see below.
 
     Sources 2 to 4 work with metadata routing off, which is scikit-learn's default.
 
@@ -183,8 +196,12 @@ def make_worst_group_scorer(
         A name, or a callable ``metric(y_true, y_pred)``; see
         :func:`~skspurious.metrics.worst_group_metric`. The name of a loss may have scikit-learn's
         prefix: ``"neg_log_loss"``.
-    group_inferrer : fitted inferrer, default=None
-        A fitted ``SpuriousGroupInferrer``, or a Pipeline that ends in one.
+    group_inferrer : inferrer, "estimator" or None, default=None
+        A fitted inferrer, or a Pipeline that ends in one, says the groups of the samples. An
+        unfitted one is cloned and fitted on them, for all candidates of a search once.
+        "estimator" asks the inferrer that is fitted with the classifier, its own or that of a
+        Pipeline, where ``X`` carries no groups; every candidate looks good by the groups that it
+        was itself trained to balance. None is source 4.
     greater_is_better : bool, default=None
         For a callable: False if it is a loss. Losses are negated, so a greater score is better.
     response_method : str or tuple of str, default=None
@@ -206,8 +223,9 @@ def make_worst_group_scorer(
     Raises
     ------
     ValueError
-        When called: if there are no groups. scikit-learn turns errors of a scorer into NaN scores
-        unless ``error_score="raise"``.
+        When called: if the classifier was fitted with group labels and the scorer was given none,
+        or, with ``group_inferrer="estimator"``, if it infers none. scikit-learn turns errors of a
+        scorer into NaN scores unless ``error_score="raise"``.
 
     See Also
     --------
@@ -215,6 +233,22 @@ def make_worst_group_scorer(
 
     Notes
     -----
+    **Without group labels.** Best of all, the jury sees all samples once, before the search, and
+    carries what it found, without the vote of the clean sample, into folds that are stratified
+    by it::
+
+        X = ViewJury(clean=None, random_state=0).fit_transform(X, y)
+        search = GridSearchCV(clf, grid, scoring=worst_group_scorer, cv=EveryGroupKFold(4))
+        search.fit(X, y)
+
+    Its sides are out of fold: the models of the views have not seen the sample. Where ``X``
+    carries nothing, the scorer fits such a jury on the samples that it is asked to score, once
+    for each fold. Over nine data sets with a shortcut the groups of views ranked candidates
+    nearly as known groups do; errors did on some; the worst class, accuracy and the groups of the
+    candidates themselves misled on most (docs/results/label_free_selection.md has the figures).
+    Where views find nothing, the score is that of the worst class and a UserWarning says so.
+    :func:`~skspurious.model_selection.selection_trust` says how far a search is to be trusted.
+
     With routing off, ``GridSearchCV(...).fit(X, y, sample_group=g)`` gives the groups to ``fit``
     and not to the scorer; carry them in ``GroupedData(X, g)``.
 
@@ -246,6 +280,33 @@ def make_worst_group_scorer(
 
 #: Scorer of the worst-group accuracy: ``GridSearchCV(..., scoring=worst_group_scorer)``.
 worst_group_scorer = make_worst_group_scorer()
+
+
+def _check_no_labels_lost(estimator):
+    """Raise where the classifier was fitted with group labels and the scorer has none."""
+    last = last_step(getattr(estimator, "best_estimator_", estimator))
+    if getattr(last, "used_group_labels_", {}).get("train"):
+        raise ValueError(
+            f"{type(last).__name__} was fitted with group labels and the scorer was given none. "
+            "Carry them in GroupedData(X, sample_group), which reaches both; or "
+            "sklearn.set_config(enable_metadata_routing=True): search.fit(X, y, sample_group=...) "
+            "without routing gives them to fit and not to the scorer. Searches turn this error "
+            "into NaN: pass error_score='raise' to see it there."
+        )
+
+
+def _is_own(group_inferrer):
+    """Whether the estimator's own inferrer is asked."""
+    return isinstance(group_inferrer, str) and group_inferrer == "estimator"
+
+
+def _is_unfitted(inferrer):
+    """Whether this is an inferrer that is still to be fitted."""
+    try:
+        check_is_fitted(inferrer)
+    except NotFittedError:
+        return hasattr(last_step(inferrer), "infer_groups")
+    return False
 
 
 def _respond(estimator, X, response_method):

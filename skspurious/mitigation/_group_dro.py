@@ -93,6 +93,11 @@ class GroupDROClassifier(BaseTorchClassifier):
     A network that can fit every sample brings each group's loss to 0, and then GroupDRO is ERM:
     use a strong ``weight_decay`` (with a small ``lr``) or few epochs.
 
+    A linear head that is fitted to the minimum (see `optimizer`) is at the saddle point of the
+    objective: ``sum_g q_g A_g`` equals the largest ``A_g = L_g + C_g / sqrt(n_g)``. There
+    `step_size` (but 0), `absent_group` and `balance` have no effect on it; ``adjustment="auto"``,
+    which follows the epochs, is trained by steps.
+
     Differences from the authors' code: the weights are kept in log space, so that a group that
     lagged for long can return; the adjustment of a group applies whatever the signs of the other
     adjustments, and never enters the logged losses; a group without training samples has weight 0.

@@ -161,13 +161,11 @@ class _LfFLoss(Objective):
     def forward(self, module, batch, runtime):
         with runtime.autocast():
             logits = forward(module, batch["X"])
-        y = batch["y"]
-        losses = F.cross_entropy(
-            logits.float().transpose(1, 2), y[:, None].expand(-1, 2), reduction="none"
-        )  # (b, 2)
-        debiased, biased = losses.unbind(1)
+        debiased, biased = (
+            F.cross_entropy(part.float(), batch["y"], reduction="none") for part in logits.unbind(1)
+        )
         with torch.no_grad():
-            self._follow(losses.T, batch, runtime)
+            self._follow(torch.stack([debiased, biased]), batch, runtime)
             weight = self.difficulty()[batch["position"]]
             share = self.coefficients(debiased, batch, runtime)  # of a mean
         total = (share * weight * debiased).sum()
@@ -180,6 +178,7 @@ class _LfFLoss(Objective):
         old = self.running[:, at]
         new = torch.where(old.isnan(), losses, self.ema * old + (1 - self.ema) * losses)
         is_real = torch.ones_like(losses[0]) if batch["is_real"] is None else batch["is_real"]
+        # A sample that fills up a batch is another process's, and moves nothing.
         moved = torch.zeros(3, self.running.shape[1], device=losses.device)
         moved[:, at] = torch.cat([new, torch.ones_like(new[:1])]) * is_real
         *sums, count = runtime.all_reduce(moved)

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from skspurious._shared import TrainingParameters
 from skspurious._training import begin_fit, check_module, loop_config
 from skspurious.data import GroupedData, unpack_groups
+from skspurious.data._grouped import carried_attribute
 from skspurious.data._sources import last_step
 from skspurious.functional._difficulty import select_kept, split_difficulty
 from skspurious.mitigation._pruner_scores import score_samples
@@ -234,12 +235,15 @@ class SpuriousSamplePruner(TrainingParameters):
         y : their labels
         """
         self.fit(X, y, sample_group=sample_group, carriers=carriers)
+        attribute = carried_attribute(X)
         X, group, inferrer = unpack_groups(X, sample_group)
         if sample_group is None and self.group_inferrer is not None:
             inferrer = self.group_inferrer_
             group = last_step(inferrer).labels_
-        kept = GroupedData(X, group, group_inferrer=inferrer)[self.kept_indices_]
-        return kept.data if group is None else kept, GroupedData(y, None)[self.kept_indices_].data
+        all_rows = GroupedData(X, group, sample_attribute=attribute, group_inferrer=inferrer)
+        kept = all_rows[self.kept_indices_]
+        is_bare = group is None and attribute is None
+        return kept.data if is_bare else kept, GroupedData(y)[self.kept_indices_].data
 
     def select(self, prune_fraction=None, *, order=None):
         """Which samples are kept at another fraction or in another order, by the same scores.

@@ -43,7 +43,7 @@ class SELFClassifier(BaseTorchClassifier):
         What is selected: the largest divergence KL(p || p'), with p the network's probabilities
         and p' those after `early_epochs` epochs, or with dropout before the last layer; or the
         largest loss of the network, or of the network after `early_epochs` epochs.
-    n_selected : int, default=100
+    n_selected : int, default=500
         Samples that are selected, equally many of each class; a class that has fewer gives all.
     early_epochs : int, default=1
         Epochs of the early-stopped network; less than `max_epochs`.
@@ -153,7 +153,7 @@ class SELFClassifier(BaseTorchClassifier):
         module=None,
         *,
         selection="early_stop_disagreement",
-        n_selected=100,
+        n_selected=500,
         early_epochs=1,
         dropout=0.5,
         holdout_fraction=0.2,

@@ -185,7 +185,7 @@ def every_group_train_test_split(
     strata, _ = _strata(X, y, sample_group, "every_group_train_test_split")
     seed = draw_seed(random_state)
     train, test = stratified_split(strata, test_size, np.random.default_rng(seed))
-    return [part for a in (X, y, *arrays) for part in (_take(a, train), _take(a, test))]
+    return [part for a in (X, y, *arrays) for part in (take(a, train), take(a, test))]
 
 
 def _strata(X, y, sample_group, caller):
@@ -211,6 +211,6 @@ def _strata(X, y, sample_group, caller):
     return strata, cells
 
 
-def _take(data, index):
+def take(data, index):
     """Rows of anything indexable, of the same kind."""
     return data[index] if isinstance(data, GroupedData) else GroupedData(data, None)[index].data

@@ -8,7 +8,8 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 from torch.utils.data import Dataset
 
-from skspurious.data import DatasetSamples, GroupedData, TensorSamples, unpack_groups
+from skspurious.data import DatasetSamples, TensorSamples, unpack_groups
+from skspurious.data._grouped import wrap_like
 from skspurious.data._samples import ViewedPaths, input_kind
 from skspurious.utils._sklearn_compat import _fit_context
 
@@ -17,9 +18,7 @@ _CHUNK_SIZE = 2**22  # numbers that are worked on at a time
 
 def carry_groups(X, function):
     """What a function makes of the samples alone; groups that they carry stay around it."""
-    data, group, inferrer = unpack_groups(X)
-    Z = function(data)
-    return GroupedData(Z, group, group_inferrer=inferrer) if isinstance(X, GroupedData) else Z
+    return wrap_like(function(unpack_groups(X)[0]), X)
 
 
 class View(TransformerMixin, BaseEstimator):

@@ -24,6 +24,7 @@ from skspurious import (
     PrunedRetrainer,
     PruSCNetwork,
     SELFClassifier,
+    SemiSupervisedGroupInferrer,
     SPAREClassifier,
     SpuriousGroupInferrer,
     SpuriousSamplePruner,
@@ -258,7 +259,8 @@ ENTRIES = [
     Entry(
         LastLayerRetrainer,
         quick={"n_draws": 2},
-        checked={**_inferrer(), "C": 1.0},  # the default grid is for more samples
+        # Of the few samples there the default grid and groups leave too little.
+        checked={"group_inferrer": SpuriousGroupInferrer("dispersion"), "C": 1.0},
         needs_groups=True,
         stages=2,
         failures={
@@ -348,6 +350,12 @@ ENTRIES = [
     ),
     Entry(SpuriousGroupInferrer, quick={"method": KMeansGroups(n_init=1)}, shared=False),
     Entry(ViewJury, shared=False),
+    Entry(
+        SemiSupervisedGroupInferrer,
+        quick={"if_unknown": "class"},  # for checks that call fit(X, y)
+        shared=False,
+        warnings=("SemiSupervisedGroupInferrer has no sample_attribute",),
+    ),
     Entry(SpuriousSamplePruner, quick={"score_epochs": 3}, warnings=("The data look",)),
     Entry(TorchFeatureExtractor, (nn.Identity(),), quick={"layer": ""}, shared=False),
     Entry(

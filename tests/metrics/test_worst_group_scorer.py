@@ -57,6 +57,7 @@ class GroupMeans(ClassifierMixin, BaseEstimator):
             raise ValueError("GroupMeans needs groups")
         group, self.groups_ = encode_groups(sample_group, n_samples=len(y))
         self.group_sizes_ = np.bincount(group)
+        self.used_group_labels_ = {"train": self.group_inferrer_ is None}
         self.classes_ = np.unique(y)
         column = np.asarray(X)[:, self.column]
         self.means_ = np.array(
@@ -109,6 +110,7 @@ def _data(n=240, seed=0):
 
 X, Y, GROUP = _data()
 FOLDS = list(StratifiedKFold(3).split(X, Y))
+own_group_scorer = make_worst_group_scorer(group_inferrer="estimator")
 
 
 def _expected(make, metric=worst_group_accuracy):
@@ -191,7 +193,7 @@ def test_worst_group_scorer_takes_the_inferrer_of_the_estimator(model, routing):
     centred = X[rows, 1] - (0 if "StandardScaler" not in repr(model) else X[:, 1].mean())
     group = 2 * Y[rows] + (centred > 0)
     expected = worst_group_accuracy(Y[rows], model.predict(X[rows]), sample_group=group)
-    assert worst_group_scorer(model, X[rows], Y[rows]) == expected
+    assert own_group_scorer(model, X[rows], Y[rows]) == expected
 
 
 def test_worst_group_scorer_precedence():
@@ -218,13 +220,14 @@ def test_worst_group_scorer_precedence():
     assert scorer(model, carried, Y) == accuracy["scorer"]
     assert scorer(model, X, Y) == accuracy["scorer"]
     assert worst_group_scorer(model, carried, Y) == accuracy["carried"]
-    assert worst_group_scorer(model, X, Y) == accuracy["own"]
+    assert own_group_scorer(model, carried, Y) == accuracy["carried"]
+    assert own_group_scorer(model, X, Y) == accuracy["own"]
 
 
 def test_worst_group_scorer_runs_the_transformers_of_a_pipeline_once():
     model = make_pipeline(CountingTransformer(), SignInferrer(), GroupMeans()).fit(X, Y)
     before = model[0].n_calls_
-    worst_group_scorer(model, X, Y)
+    own_group_scorer(model, X, Y)
     assert model[0].n_calls_ == before + 1
 
 
@@ -243,12 +246,12 @@ def test_worst_group_scorer_runs_the_transformers_of_a_pipeline_once():
 def test_worst_group_scorer_without_groups_names_the_remedies(model, routing):
     model.fit(X, Y)
     with pytest.raises(ValueError, match="has no groups") as error:
-        worst_group_scorer(model, X, Y)
+        own_group_scorer(model, X, Y)
     for remedy in (
+        "ViewJury(clean=None).fit_transform(X, y)",
         "GroupedData(X, sample_group)",
         "group_inferrer=SpuriousGroupInferrer()",
-        "make_worst_group_scorer(group_inferrer=...)",
-        "enable_metadata_routing=True",
+        "make_worst_group_scorer(group_inferrer=None)",
         "error_score='raise'",
     ):
         assert remedy in str(error.value)
@@ -257,11 +260,11 @@ def test_worst_group_scorer_without_groups_names_the_remedies(model, routing):
 def test_worst_group_scorer_without_groups_does_not_ask_an_estimator_that_has_none():
     model = GroupMeans().fit(X, Y, sample_group=GROUP)
     with pytest.raises(ValueError, match="has no groups"):
-        worst_group_scorer(model, X, Y)
+        own_group_scorer(model, X, Y)
 
 
 def test_a_search_without_groups_scores_nan_or_raises(routing):
-    search = GridSearchCV(LogisticRegression(), {"C": [1]}, scoring=worst_group_scorer, cv=3)
+    search = GridSearchCV(LogisticRegression(), {"C": [1]}, scoring=own_group_scorer, cv=3)
     with pytest.warns(UserWarning, match="has no groups|non-finite"):
         search.fit(X, Y)
     assert np.isnan(search.cv_results_["mean_test_score"]).all()
@@ -269,12 +272,13 @@ def test_a_search_without_groups_scores_nan_or_raises(routing):
         search.set_params(error_score="raise").fit(X, Y)
 
 
-def test_a_search_without_routing_does_not_hand_sample_group_to_the_scorer():
-    search = GridSearchCV(
-        GroupMeans(), {"column": [0]}, scoring=worst_group_scorer, cv=3, error_score="raise"
-    )
+@pytest.mark.parametrize("model", [GroupMeans(), make_pipeline(StandardScaler(), GroupMeans())])
+def test_group_labels_that_reach_fit_and_not_the_scorer_are_an_error(model):
+    """Views must not take the place of labels that were given."""
+    name = "sample_group" if isinstance(model, GroupMeans) else "groupmeans__sample_group"
+    search = GridSearchCV(model, {}, scoring=worst_group_scorer, cv=3, error_score="raise")
     with pytest.raises(ValueError, match="without routing gives them to fit and not to the scorer"):
-        search.fit(X, Y, sample_group=GROUP)
+        search.fit(X, Y, **{name: GROUP})
 
 
 def test_worst_group_scorer_refuses_what_is_no_inferrer():
@@ -331,7 +335,7 @@ def test_grid_search_without_group_labels(routing):
     search = GridSearchCV(
         make_pipeline(StandardScaler(), GroupMeans(group_inferrer=SignInferrer())),
         {"groupmeans__column": [0, 1]},
-        scoring=worst_group_scorer,
+        scoring=own_group_scorer,
         cv=FOLDS,
         error_score="raise",
     )

@@ -17,7 +17,6 @@ from skspurious import (
     PruSCNetwork,
     SpuriousGroupInferrer,
     worst_group_accuracy,
-    worst_group_scorer,
 )
 from skspurious._engine._modules import layer_output
 from skspurious._engine._objective import WeightedLoss
@@ -26,6 +25,7 @@ from skspurious._engine._samplers import CellBatchSampler, SubsetSampler
 from skspurious.callbacks import Callback
 from skspurious.datasets import make_spurious_images
 from skspurious.group_inference import KMeansGroups
+from skspurious.metrics import make_worst_group_scorer
 from skspurious.mitigation import _prusc, _prusc_masks
 
 fidelity = pytest.mark.fidelity
@@ -590,7 +590,7 @@ def test_a_search_without_group_labels_goes_by_the_cells(data):
     search = GridSearchCV(
         PruSCNetwork(_net(), **QUICK),
         {"contrastive_weight": [0.0, 1.0]},
-        scoring=worst_group_scorer,
+        scoring=make_worst_group_scorer(group_inferrer="estimator"),
         cv=2,
         error_score="raise",
     ).fit(X, y)

@@ -89,13 +89,15 @@ def test_only_the_head_moves_and_only_the_selected_rows_move_it(data):
     assert_allclose(slow.module_.head.weight.detach(), erm.module_.head.weight.detach(), atol=1e-6)
     # Weights of rows that are held out and not selected have no part in anything.
     weight = np.ones(300)
+    even = SELFClassifier(Net, n_selected=10, head_lr=0.05, **FAST).fit(X, y, sample_weight=weight)
     weight[~np.isnan(clf.selection_scores_) & ~clf.selected_mask_] = 5.0
     weighted = SELFClassifier(Net, n_selected=10, head_lr=0.05, **FAST)
     weighted.fit(X, y, sample_weight=weight)
-    assert torch.equal(weighted.module_.head.weight, clf.module_.head.weight)
+    assert torch.equal(weighted.module_.head.weight, even.module_.head.weight)
     weight[clf.selected_mask_] = np.linspace(0.1, 3, 10)
     weighted.fit(X, y, sample_weight=weight)
-    assert not torch.equal(weighted.module_.head.weight, clf.module_.head.weight)
+    change = weighted.module_.head.weight - even.module_.head.weight
+    assert change.abs().max() > 1e-3
 
 
 @fidelity
@@ -117,9 +119,9 @@ def test_names_of_the_classes_change_nothing(data, selection):
 
 
 @fidelity
-@pytest.mark.parametrize("selection", SELECTIONS[:3])
+@pytest.mark.parametrize("selection", ["early_stop_disagreement", "misclassification"])
 def test_the_minority_is_selected_and_the_worst_group_gains(selection):
-    """The average over draws: a few dozen samples move the head by chance as well."""
+    """In the mean of four draws: a few dozen samples move the head by chance as well."""
     gains, shares = [], []
     for seed in range(4):
         train, test = (
@@ -145,8 +147,19 @@ def test_the_minority_is_selected_and_the_worst_group_gains(selection):
         ]
         gains.append(worst[1] - worst[0])
         shares.append((train.sample_group % 3 > 0)[clf.selected_mask_].mean())
-    assert np.mean(gains) > 0.03
-    assert np.mean(shares) > 0.08  # of 0.02
+    assert np.mean(shares) > 0.1  # of 0.02
+    assert np.mean(gains) > 0.05
+
+
+@fidelity
+def test_more_dropout_is_more_disagreement(data):
+    X, y, _ = data
+    means = []
+    for dropout in (1e-6, 0.2, 0.8):
+        clf = SELFClassifier(selection="dropout_disagreement", dropout=dropout, **FAST).fit(X, y)
+        means.append(np.nanmean(clf.selection_scores_))
+    assert means[0] < 1e-6
+    assert means[0] < means[1] < means[2]
 
 
 def test_a_trained_network_needs_no_first_stage(data):

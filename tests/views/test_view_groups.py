@@ -23,9 +23,9 @@ from skspurious import (
     ERMClassifier,
     SpuriousGroupInferrer,
     TorchFeatureExtractor,
-    worst_group_scorer,
 )
 from skspurious.group_inference import ErrorGroups
+from skspurious.metrics import make_worst_group_scorer
 from skspurious.networks import LeNet
 from skspurious.pipeline import make_pipeline
 from skspurious.views import ImageStatistics, KeepCenter, MaskCenter, SelectFields, ShufflePatches
@@ -110,7 +110,8 @@ def test_a_search_over_views_and_their_parameters_in_the_inferrer():
         random_state=0,
     )
     grid = {"group_inferrer__maskcenter": [MaskCenter(), KeepCenter(), "passthrough"]}
-    search = GridSearchCV(clf, grid, cv=2, scoring=worst_group_scorer, error_score="raise")
+    scorer = make_worst_group_scorer(group_inferrer="estimator")
+    search = GridSearchCV(clf, grid, cv=2, scoring=scorer, error_score="raise")
     search.fit(X[:200], y[:200])
     assert len(search.cv_results_["mean_test_score"]) == 3
     deep = clf.get_params()
