@@ -88,7 +88,11 @@ def fade(X, attribute, rng):
     return np.clip(X * gain[:, None, None, :], 0, 255).astype(np.uint8)
 
 
-defaults.SHORTCUTS |= {"corner": (corner, (4, 7)), "checks": (checks, (6, 8)), "fade": (fade, (0, 9))}
+defaults.SHORTCUTS |= {
+    "corner": (corner, (4, 7)),
+    "checks": (checks, (6, 8)),
+    "fade": (fade, (0, 9)),
+}
 
 
 def cifar(name, correlation):

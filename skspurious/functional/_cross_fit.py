@@ -35,7 +35,7 @@ def fit_balanced_logistic(
         Inverse strength of the L2 regularisation, as in scikit-learn: the penalty is
         ||w||² / 2, the losses are summed and multiplied by C.
     strata : ndarray of shape (n_samples,), default=None
-        What counts the same in place of the classes, such as classes by sides.
+        Parts that a class is made of, such as those by sides: each counts the same in its class.
     scale : ndarray of shape (n_features,), default=None
         What the standardised features are multiplied by; the larger, the less the penalty keeps
         their coefficients small. 1 by default.
@@ -70,7 +70,11 @@ def fit_balanced_logistic(
     for part in row_chunks(*X.shape):
         rows[part] = (X[part] - mean) / std
     class_weight = "balanced" if strata is None else None
-    weight = None if strata is None else compute_sample_weight("balanced", strata)
+    weight = None
+    if strata is not None:
+        weight = compute_sample_weight("balanced", strata)
+        of_class = np.bincount(y, weights=weight)[y]
+        weight *= len(y) / (len(present) * of_class)
     model = LogisticRegression(C=C, class_weight=class_weight, max_iter=1000)
     with warnings.catch_warnings():  # what 1000 iterations give will do
         warnings.simplefilter("ignore", ConvergenceWarning)

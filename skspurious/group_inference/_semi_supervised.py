@@ -3,18 +3,20 @@
 from numbers import Integral, Real
 
 import numpy as np
-import pandas as pd
+from scipy.linalg import block_diag
 from scipy.special import softmax
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skspurious.data._grouped import carried_attribute
 from skspurious.data._groups import encode_attribute
 from skspurious.data._sources import pipeline_drops_groups
-from skspurious.functional import wilson_interval
 from skspurious.functional._calibration import fit_temperature
 from skspurious.functional._cross_fit import cross_fit_folds, fit_balanced_logistic
 from skspurious.functional._rows import row_chunks, row_keys
+from skspurious.group_inference._label_report import report_labels
 from skspurious.group_inference._samples import (
     GroupCarrier,
     PassThrough,
@@ -25,8 +27,8 @@ from skspurious.utils._random import draw_seed
 from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
 from skspurious.utils._warnings import warn
 
-# Labelled rows that every group of a class needs, for its accuracy to be told.
-_FEWEST_LABELS = 5
+# Features from which on components are found by a randomised method.
+_MANY_FEATURES = 2000
 
 
 class SemiSupervisedGroupInferrer(GroupCarrier, PassThrough):
@@ -45,10 +47,14 @@ class SemiSupervisedGroupInferrer(GroupCarrier, PassThrough):
     ----------
     C : float, default=3e-3
         Inverse strength of the model's L2 regularisation, as in scikit-learn.
+    n_components : "auto", int or None, default="auto"
+        The model sees this many principal components of the standardised features of all rows,
+        labelled or not. "auto" is the number of labelled rows; None leaves the features as they
+        are.
     n_view_columns : int, default=0
         How many of the last columns of ``X`` say what a view takes the sample for, such as its
-        logits out of fold. Together they have the variance of all other columns, so that the
-        penalty does not keep them small among many: the labels then correct the view.
+        logits out of fold. They are no part of the components, and have together the variance
+        of all of these, so that the penalty does not keep them small: labels correct the view.
     cross_fit : int, default=5
         Number of folds in which the labelled rows are judged by models that have not seen them.
     missing_values : "auto", None, or a value, default="auto"
@@ -115,8 +121,8 @@ class SemiSupervisedGroupInferrer(GroupCarrier, PassThrough):
     samples were labelled on purpose, accuracy on them is lower than on all.
 
     Differences from [1]_: a linear model of an embedding takes the place of a network that is
-    trained on labelled and unlabelled samples, and there is no threshold; values that are unsure
-    are used like the others.
+    trained on labelled and unlabelled samples, which here give the components; and there is no
+    threshold, values that are unsure are used like the others.
 
     References
     ----------
@@ -152,6 +158,7 @@ class SemiSupervisedGroupInferrer(GroupCarrier, PassThrough):
 
     _parameter_constraints: dict = {
         "C": [Interval(Real, 0, None, closed="neither")],
+        "n_components": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), None],
         "n_view_columns": [Interval(Integral, 0, None, closed="left")],
         "cross_fit": [Interval(Integral, 2, None, closed="left")],
         "missing_values": [str, Real, None],
@@ -163,6 +170,7 @@ class SemiSupervisedGroupInferrer(GroupCarrier, PassThrough):
         self,
         *,
         C=3e-3,
+        n_components="auto",
         n_view_columns=0,
         cross_fit=5,
         missing_values="auto",
@@ -170,6 +178,7 @@ class SemiSupervisedGroupInferrer(GroupCarrier, PassThrough):
         random_state=None,
     ):
         self.C = C
+        self.n_components = n_components
         self.n_view_columns = n_view_columns
         self.cross_fit = cross_fit
         self.missing_values = missing_values
@@ -343,69 +352,51 @@ class SemiSupervisedGroupInferrer(GroupCarrier, PassThrough):
                 "embedding needs some of them."
             )
         cell = code * n_values + value
-        order, fold = cross_fit_folds(
-            X[rows], cell[rows], self.cross_fit, draw_seed(self.random_state)
-        )
+        seed = draw_seed(self.random_state)
+        order, fold = cross_fit_folds(X[rows], cell[rows], self.cross_fit, seed)
         rows = rows[order]  # their order is that of their values: the model does not depend on it
-        self.coef_, self.intercept_ = self._fit_model(X[rows], value[rows], cell[rows])
+        mean, space, scale = self._find_space(X, len(rows))
+        Z, value, cell = (X[rows] - mean) @ space, value[rows], cell[rows]
+        coef, intercept = self._fit_model(Z, value, cell, scale)
+        self.coef_ = space @ coef
+        self.intercept_ = intercept - mean @ self.coef_
         logits = np.empty((len(rows), n_values))
         for k in np.unique(fold):
-            out, rest = rows[fold == k], rows[fold != k]
-            logits[fold == k] = _logits(X[out], *self._fit_model(X[rest], value[rest], cell[rest]))
-        self.temperature_ = fit_temperature(logits, value[rows])
+            out, rest = fold == k, fold != k
+            logits[out] = _logits(Z[out], *self._fit_model(Z[rest], value[rest], cell[rest], scale))
+        self.temperature_ = fit_temperature(logits, value)
         self._seen[rows] = logits.argmax(axis=1)
 
-    def _fit_model(self, X, value, cell):
+    def _find_space(self, X, n_labelled):
+        """What the model sees is ``(X - mean) @ space``; and the scale of each of its columns."""
+        scaler = StandardScaler().fit(X)
+        n_view = self.n_view_columns
+        n_own = X.shape[1] - n_view
+        wanted = n_labelled if self.n_components == "auto" else self.n_components or n_own
+        space, scale = np.eye(n_own), np.ones(n_own)
+        if wanted < min(n_own, len(X)):
+            solver = "covariance_eigh" if n_own <= _MANY_FEATURES else "randomized"
+            pca = PCA(wanted, svd_solver=solver, random_state=0)
+            pca.fit(scaler.transform(X)[:, :n_own])
+            space, scale = pca.components_.T, np.sqrt(pca.explained_variance_)
+        if n_view:
+            space = block_diag(space, np.eye(n_view))
+            view_scale = np.sqrt((scale**2).sum() / n_view)
+            scale = np.append(scale, np.full(n_view, view_scale))
+        return scaler.mean_, space / scaler.scale_[:, None], scale
+
+    def _fit_model(self, Z, value, cell, scale):
         """Logistic regression of the value in which every class and value counts the same."""
-        scale = np.ones(X.shape[1])
-        if self.n_view_columns:
-            n_view = self.n_view_columns
-            scale[-n_view:] = np.sqrt((X.shape[1] - n_view) / n_view)
         n_values = len(self.attribute_values_)
-        return fit_balanced_logistic(X, value, n_values, C=self.C, strata=cell, scale=scale)
+        return fit_balanced_logistic(Z, value, n_values, C=self.C, strata=cell, scale=scale)
 
     def _report(self, X, code, value):
         """How far the groups can be trusted, by class."""
-        seen, n_values = vars(self).pop("_seen"), len(self.attribute_values_)
-        labelled = value >= 0
+        seen, labelled = vars(self).pop("_seen"), value >= 0
         sure = np.where(labelled, 1.0, self._value_probability(X, code, value).max(axis=1))
-        n_labelled = np.bincount(code[labelled], minlength=len(self.classes_))
-        n_correct = np.bincount(code[labelled & (seen == value)], minlength=len(self.classes_))
-        cells = np.bincount((code * n_values + value)[labelled], minlength=len(self.groups_))
-        is_short = (self.group_sizes_ > 0) & (cells < _FEWEST_LABELS) & (n_values > 1)
-        is_short &= np.bincount(self.labels_[~labelled], minlength=len(self.groups_)) > 0
-        is_enough = ~is_short.reshape(-1, n_values).any(axis=1) & (n_values > 1)
-        low, high = wilson_interval(n_correct, n_labelled)
-        with np.errstate(invalid="ignore"):
-            accuracy = n_correct / n_labelled
-        expected = np.bincount(code, weights=sure) / np.bincount(code)
-        self.expected_accuracy_ = np.where(is_enough, expected, np.nan)
-        self.label_report_ = pd.DataFrame(
-            {
-                "class": self.classes_,
-                "n_samples": np.bincount(code),
-                "n_labelled": n_labelled,
-                "n_correct": n_correct,
-                "accuracy": accuracy,
-                "low": low,
-                "high": high,
-                "expected_accuracy": self.expected_accuracy_,
-                "is_enough": is_enough,
-            }
-        )
-        if n_values > 1 and not is_enough.all():
-            self._warn_about_few_labels(cells, is_short)
-
-    def _warn_about_few_labels(self, cells, is_short):
-        short = ", ".join(
-            f"({self.group_classes_[g]!s}, {self.group_attributes_[g]!s}): {cells[g]}"
-            for g in np.flatnonzero(is_short)[:8]
-        )
-        warn(
-            f"too few labels to tell how good the groups are: fewer than {_FEWEST_LABELS} labelled "
-            f"samples of (class, value) {short}. expected_accuracy_ is NaN for these classes; "
-            "suggest_annotations says which samples to label next."
-        )
+        is_right = labelled & (seen == value)
+        self.label_report_ = report_labels(self, code, value, labelled, is_right, sure)
+        self.expected_accuracy_ = self.label_report_["expected_accuracy"].to_numpy()
 
     # ------------------------------------------------------------------- rows and values
 
