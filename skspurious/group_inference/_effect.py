@@ -75,6 +75,8 @@ def effect_of(Z, code, score, *, seed=0):
     -------
     effect : BalancingEffect
     """
+    if np.ptp(score) < 1e-9:  # no view has a say
+        return BalancingEffect("none", 0.0, 0.0, 0.0, 0.0, float("nan"), float("nan"))
     says = np.log(np.maximum(score, 1e-4))
     (found,) = recovery_tests(Z, code, [says], n_permutations=1, random_state=seed)
     right, wrong = (

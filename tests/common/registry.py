@@ -204,12 +204,6 @@ ENTRIES = [
         quick={"finetune": True},  # else the backbone stays where that is as good
         takes_inferrer=False,
         stages=2,
-        failures={
-            WEIGHT_CHECK: (
-                "views and groups are made of samples, whatever their weights, which act on the "
-                "losses alone; two copies fall into different mini-batches"
-            )
-        },
         own_wording=frozenset({"group_inferrer"}),
     ),
     Entry(
@@ -294,6 +288,7 @@ ENTRIES = [
     ),
     Entry(
         LfFClassifier,
+        checked={"lr": 0.1, "batch_size": 16},  # steps alone; the default has few of 100 samples
         failures={
             WEIGHT_CHECK: (
                 "two copies of a sample fall into different mini-batches, a weight of 2 stays in "

@@ -61,6 +61,7 @@ def test_every_fidelity_test_is_named():
         "tests/group_inference/test_eiil_groups.py",
         "tests/group_inference/test_error_groups.py",
         "tests/group_inference/test_group_inferrer.py",
+        "tests/group_inference/test_semi_supervised.py",
         "tests/metrics/test_metrics_groups.py",
         "tests/docs/test_fidelity.py",
     }

@@ -172,3 +172,4 @@ def test_levels_of_an_effect():
     assert nothing.level == "none"
     assert str(nothing).startswith("Nothing of a shortcut")
     assert isinstance(nothing, BalancingEffect)
+    assert effect_of(X, y, np.full((len(y), 2), 0.5)).level == "none"  # no view has a say
