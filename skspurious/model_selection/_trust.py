@@ -108,7 +108,6 @@ def selection_trust(
     200
     """
     score, folds = _scores(search)
-    _, carried, _ = unpack_groups(X)
     y = column_or_1d(y, warn=True)
     check_consistent_length(X, y, sample_attribute)
     rng = np.random.default_rng(draw_seed(random_state))
@@ -117,20 +116,20 @@ def selection_trust(
     if sample_attribute is None:
         value, draws = _agreement(folds, n_resamples, rng)
         return SelectionTrust(
-            "folds", value, _interval(value, draws, confidence), 0, {}, table, **about
+            "folds", value, interval_of(value, draws, confidence), 0, {}, table, **about
         )
     group, names = _labelled_groups(sample_attribute, y)
     is_right = _out_of_fold(search, X, y, group >= 0, n_jobs)
     group = group[group >= 0]
-    worst = _worst(is_right, group)
+    worst = worst_accuracy(is_right, group)
     table["worst_group"] = worst
     value = rank_correlation(score, worst)
     draws = [
-        rank_correlation(score, _worst(is_right[:, rows], group[rows]))
-        for rows in _resamples_within(group, n_resamples, rng)
+        rank_correlation(score, worst_accuracy(is_right[:, rows], group[rows]))
+        for rows in resample_within(group, n_resamples, rng)
     ]
     size = dict(zip(names, np.bincount(group).tolist(), strict=True))
-    interval = _interval(value, np.array(draws), confidence)
+    interval = interval_of(value, np.array(draws), confidence)
     return SelectionTrust("labels", value, interval, len(group), size, table, **about)
 
 
@@ -208,14 +207,14 @@ def _out_of_fold(search, X, y, is_labelled, n_jobs):
     return np.stack([right for right, _ in found])
 
 
-def _worst(is_right, group):
+def worst_accuracy(is_right, group):
     """Accuracy in the worst group, of every candidate."""
     size = np.bincount(group)
     member = (group[:, None] == np.flatnonzero(size)).astype(np.float64)
     return (is_right @ member / size[size > 0]).min(axis=1)
 
 
-def _resamples_within(group, n_resamples, rng):
+def resample_within(group, n_resamples, rng):
     """Rows drawn with replacement from each group, as many as it has."""
     rows = [np.flatnonzero(group == g) for g in np.unique(group)]
     for _ in range(n_resamples):
@@ -236,7 +235,7 @@ def _agreement(folds, n_resamples, rng):
     )
 
 
-def _interval(value, draws, confidence):
+def interval_of(value, draws, confidence):
     """The wider of both bootstrap intervals on each side: by percentiles, and these mirrored.
 
     Resampled labels are noisier than the labels themselves, so resampled correlations lie below
