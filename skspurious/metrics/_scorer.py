@@ -235,8 +235,8 @@ def make_worst_group_scorer(
     search, and what it found is carried into folds that are stratified by it::
 
         X = ViewJury(clean=None, random_state=0).fit_transform(X, y)
-        search = GridSearchCV(clf, grid, scoring=worst_group_scorer, cv=EveryGroupKFold(4))
-        search.fit(X, y)
+        cv = EveryGroupKFold(4, shuffle=True, random_state=0, n_repeats=2)
+        search = GridSearchCV(clf, grid, scoring=worst_group_scorer, cv=cv).fit(X, y)
 
     Its sides are out of fold: the models of the views have not seen the sample, and without the
     clean sample no model's errors are in them. Where ``X`` carries nothing, the scorer fits such

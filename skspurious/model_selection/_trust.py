@@ -89,6 +89,8 @@ def selection_trust(
     mirrored at the estimate, whichever is wider. What few labels estimate is noisy, so that the
     correlation is one with something noisy, and rather too low.
 
+    A sample that is tested several times, as with repeated folds, counts with its mean.
+
     Without labels the correlation is the mean over pairs of folds, between the scores of one and
     of the other, and the interval is of a bootstrap of the candidates. Scores that agree over folds
     can agree on something else than the worst group: accuracy does.
@@ -185,23 +187,23 @@ def _out_of_fold(search, X, y, is_labelled, n_jobs):
     position = np.cumsum(is_labelled) - 1
 
     def fit_and_predict(params):
-        right, is_seen = np.zeros(is_labelled.sum()), np.zeros(is_labelled.sum(), dtype=bool)
+        right, n_seen = np.zeros(is_labelled.sum()), np.zeros(is_labelled.sum(), dtype=int)
         for train, test in folds:
             test = test[is_labelled[test]]
             if len(test):
                 model = clone(search.estimator).set_params(**clone(params, safe=False))
                 model.fit(take(X, train), y[train])
-                right[position[test]] = model.predict(unpack_groups(take(X, test))[0]) == y[test]
-                is_seen[position[test]] = True
-        return right, is_seen
+                right[position[test]] += model.predict(unpack_groups(take(X, test))[0]) == y[test]
+                n_seen[position[test]] += 1
+        return right / np.maximum(n_seen, 1), n_seen
 
     found = Parallel(n_jobs=n_jobs)(
         delayed(fit_and_predict)(params) for params in search.cv_results_["params"]
     )
-    is_seen = found[0][1]
-    if not is_seen.all():
+    n_seen = found[0][1]
+    if not n_seen.all():
         raise ValueError(
-            f"{int((~is_seen).sum())} labelled samples are in no test fold of the search: leave "
+            f"{int((n_seen == 0).sum())} labelled samples are in no test fold of the search: leave "
             "their labels out, or search with a splitter that tests every sample."
         )
     return np.stack([right for right, _ in found])

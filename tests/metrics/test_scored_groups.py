@@ -11,6 +11,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from skspurious import ERMClassifier
 from skspurious.data import GroupedData
 from skspurious.group_inference import ViewJury
 from skspurious.metrics import make_worst_group_scorer, worst_group_accuracy, worst_group_scorer
@@ -168,3 +169,16 @@ def test_where_there_are_no_views_the_worst_class_counts_and_it_says_why():
     X, y = [{"a": 1}, {"a": 2}, {"a": 3}], np.array([0, 1, 1])
     with pytest.warns(UserWarning, match="find none: KeyError"):
         assert worst_group_scorer(Constant().fit(X, y), X, y) == 0.0
+
+
+def test_early_stopping_keeps_some_of_every_group_that_views_found():
+    X, y, _ = planted()
+    carried = views().fit_transform(X, y)
+    clf = ERMClassifier(early_stopping=True, validation_fraction=0.2, max_epochs=1, random_state=0)
+    clf.fit(carried, y)
+    size = np.bincount(carried.sample_group)
+    kept_aside = np.bincount(carried.sample_group[clf.validation_indices_], minlength=len(size))
+    assert len(size) == 4
+    assert (kept_aside >= 1).all()
+    assert np.abs(kept_aside - 0.2 * size).max() <= 1
+    assert clf.used_group_labels_ == {"train": False, "validation": False}
