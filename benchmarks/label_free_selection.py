@@ -41,6 +41,12 @@ from sklearn.utils.class_weight import compute_sample_weight
 from skspurious.data import make_sample_group
 from skspurious.datasets import fetch_spuco_mnist
 from skspurious.group_inference import ViewJury
+from skspurious.model_selection._trust import (
+    interval_of,
+    rank_correlation,
+    resample_within,
+    worst_accuracy,
+)
 from skspurious.views import PatchFeatures
 
 C = (1e-4, 5e-4, 3e-3, 2e-2, 1e-1)
@@ -152,7 +158,7 @@ SETS = {
     "SpuCoMNIST": spuco_mnist,
     "Adult": adult,
 }
-# Planted after what the scorer does was fixed.
+# Planted after the first tables had been seen.
 LATER = {f"{n} {c:.0%}": cifar(n, c) for n in ("corner", "checks", "fade") for c in (0.98, 0.9)}
 
 
@@ -256,7 +262,7 @@ def compute(load, home, seed, n_components):
     for kind, by in (("jury", judge["jury"]), ("class", y)):
         out = np.empty((len(GROUPINGS) * len(C), len(y)))
         own, fold = np.empty(out.shape, dtype=int), np.empty(len(y), dtype=int)
-        names = ("errors", "k-means", "own views", "own view 1")
+        names = ("errors", "k-means", "own views")
         new_judges = {n: np.empty(len(y), dtype=int) for n in names}
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(Z, by)
         for k, (rows, new) in enumerate(folds):
@@ -267,10 +273,7 @@ def compute(load, home, seed, n_components):
             if kind == "jury":
                 part = X.iloc[new] if hasattr(X, "iloc") else X[new]
                 of_part = clone(jury).fit(part, y[new])
-                weight = of_part.view_scores_["weight"].drop("clean").to_numpy()
-                best = of_part.votes_[weight.argmax()]  # the clean sample is last
                 new_judges["own views"][new] = sides(of_part.view_score_, y[new])
-                new_judges["own view 1"][new] = sides(best, y[new])
         found |= {f"margin_{kind}": out, f"own_{kind}": own, f"fold_{kind}": fold}
         if kind == "jury":
             judge |= new_judges
@@ -291,12 +294,145 @@ def worst(right, group, weight=None):
     return np.min((np.bincount(group, weight * right) / np.maximum(size, 1e-12))[size > 0])
 
 
+# What a candidate may be chosen by
+
+OF_JUDGES = {
+    "known": "known groups, for comparison",
+    "views": "**views**, found before the search",
+    "own views": "**views**, found on each fold's samples alone",
+    "jury": "views and the clean sample",
+    "view 1": "the view of the largest weight",
+    "view 2": "the second",
+    "components": "principal components of the features as views",
+    "clean sample": "errors of a head, out of fold",
+    "errors": "errors of a head fitted on the other folds",
+    "k-means": "k-means within the classes",
+    "classes": "classes",
+}
+
+
+def by_folds(right, groups, fold):
+    """Mean over folds of the worst group, for every candidate; groups of each may be its own."""
+    groups = np.broadcast_to(groups, right.shape)
+    return np.array(
+        [
+            np.mean([worst(r[fold == k], g[fold == k]) for k in np.unique(fold)])
+            for r, g in zip(right, groups, strict=True)
+        ]
+    )
+
+
+def of_sides(values, groups):
+    """Means of every group, (n_candidates, n_groups)."""
+    code = np.unique(groups, return_inverse=True)[1]
+    return np.stack([np.bincount(code, v) / np.bincount(code) for v in values])
+
+
+def criteria(z):
+    """Score of every candidate, by the name of the criterion."""
+    margin, fold, y = z["margin_jury"], z["fold_jury"], z["y"]
+    right, again = margin > 0, z["margin_class"] > 0
+    judge = {n: z[f"judge_{n}"] for n in OF_JUDGES if f"judge_{n}" in z}
+    found = {OF_JUDGES[n]: by_folds(right, groups, fold) for n, groups in judge.items()}
+    found["groups of the candidate itself (the scorer until now)"] = by_folds(
+        right, z["own_jury"], fold
+    )
+    view = judge["views"]
+    others = by_folds(again, view, z["fold_class"])
+    found["**views**, two cross-validations"] = found[OF_JUDGES["views"]] + others
+    found["views, folds by class alone"] = others
+    found["views, pooled over folds"] = of_sides(right, view).min(axis=1)
+    found["views, mean of the groups"] = of_sides(right, view).mean(axis=1)
+    found["views, log loss"] = of_sides(-np.logaddexp(0, -margin), view).min(axis=1)
+    gap = of_sides(right, view % 2)
+    found["views, contrast of the sides"] = gap[:, -1] - gap[:, 0]
+    every = [of_sides(right, judge[n]).min(axis=1) for n in judge if n != "known"]
+    found["smallest worst group over all of these"] = np.min(every, axis=0)
+    found["mean worst group over all of these"] = np.mean(every, axis=0)
+    scale = margin / np.abs(margin).mean(axis=1, keepdims=True)
+    found["margin, 5 % quantile"] = np.quantile(scale, 0.05, axis=1)
+    found["agreement of two cross-validations"] = (right == again).mean(axis=1)
+    found["balanced accuracy"] = of_sides(right, y).mean(axis=1)
+    found["accuracy"] = right.mean(axis=1)
+    return found
+
+
+def print_tables(cache, names, seeds):
+    rows = []
+    for name in names:
+        for seed in seeds:
+            z = dict(np.load(cache / f"{name}_{seed}.npz"))
+            truth = z["truth"]
+            rows += [
+                (
+                    name,
+                    criterion,
+                    rank_correlation(score, truth),
+                    truth.max() - truth[np.argmax(score)],
+                )
+                for criterion, score in criteria(z).items()
+            ]
+    table = pd.DataFrame(rows, columns=["set", "chosen by worst group of", "rank", "regret"])
+    for value, digits in (("rank", 2), ("regret", 3)):
+        wide = table.pivot_table(
+            index="chosen by worst group of", columns="set", values=value, sort=False
+        )
+        wide["mean"] = wide.mean(axis=1)
+        print(f"\n{value}\n")
+        print_markdown(wide.reset_index(), digits)
+
+
+def print_markdown(table, digits):
+    print("| " + " | ".join(table.columns) + " |\n" + "|---" * table.shape[1] + "|")
+    for row in table.itertuples(index=False):
+        cells = (f"{v:.{digits}f}" if isinstance(v, float) else str(v) for v in row)
+        print("| " + " | ".join(cells) + " |")
+
+
+def print_trust(cache, names, seeds, n_draws=10):
+    """Correlations that labels of few samples estimate, and how often intervals hold the truth."""
+    rng, rows = np.random.default_rng(0), []
+    for name in names:
+        for seed in seeds:
+            z = dict(np.load(cache / f"{name}_{seed}.npz"))
+            right = (z["margin_jury"] > 0).astype(float)
+            group = np.unique(z["judge_known"], return_inverse=True)[1]
+            for judge in ("views", "classes"):
+                score = by_folds(right, z[f"judge_{judge}"], z["fold_jury"])
+                truth = rank_correlation(score, z["truth"])
+                for n, how in [(n, h) for n in (32, 64, 128, 256) for h in ("random", "half")]:
+                    for _ in range(n_draws):
+                        some = draw_labels(z, n, how, rng)
+                        of, g = right[:, some], np.unique(group[some], return_inverse=True)[1]
+                        value = rank_correlation(score, worst_accuracy(of, g))
+                        draws = [
+                            rank_correlation(score, worst_accuracy(of[:, r], g[r]))
+                            for r in resample_within(g, 100, rng)
+                        ]
+                        low, high = interval_of(value, draws, 0.95)
+                        held = low <= truth <= high
+                        rows.append((judge, how, n, truth, value, abs(value - truth), held))
+    columns = ["scores by", "labelled", "labels", "true", "estimate", "error", "in interval"]
+    print()
+    print_markdown(pd.DataFrame(rows, columns=columns).groupby(columns[:3]).mean().reset_index(), 2)
+
+
+def draw_labels(z, n, how, rng):
+    """Rows to label: at random, or as many of each class where views are wrong as where right."""
+    if how == "random":
+        return rng.permutation(len(z["y"]))[:n]
+    cells = np.unique(z["judge_views"])
+    rows = [np.flatnonzero(z["judge_views"] == c) for c in cells]
+    return np.concatenate([rng.permutation(r)[: max(1, n // len(cells))] for r in rows])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-home", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", choices=SETS | LATER, default=list(SETS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--trust", action="store_true", help="what few labels tell of the scores")
     args = parser.parse_args()
     args.cache.mkdir(exist_ok=True)
     for seed in args.seeds:
@@ -307,6 +443,9 @@ def main():
                 found = compute((SETS | LATER)[name], args.data_home, seed, n)
                 np.savez_compressed(path, **found)
                 print(name, seed, np.round(found["seconds"]), flush=True)
+    print_tables(args.cache, args.sets, args.seeds)
+    if args.trust:
+        print_trust(args.cache, args.sets, args.seeds)
 
 
 if __name__ == "__main__":

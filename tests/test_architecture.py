@@ -37,7 +37,7 @@ ALLOWED = {
     "group_inference": [*BELOW, "data", "views"],
     "mitigation": [*TRAINING, "base", "embedding", "group_inference", "networks", "views"],
     "metrics": [*BELOW, "data", "group_inference"],  # the scorer finds groups to score by
-    "model_selection": [*BELOW, "data", "metrics", "group_inference"],
+    "model_selection": [*BELOW, "data", "metrics"],
     "inspection": [
         *BELOW,
         "data",

@@ -29,9 +29,9 @@ from skspurious import (
     worst_group_scorer,
 )
 from skspurious.datasets import make_spurious_classification
-from skspurious.group_inference import KMeansGroups, SpareGroups
+from skspurious.group_inference import KMeansGroups, SpareGroups, ViewJury
 from skspurious.metrics import make_worst_group_scorer, worst_group_accuracy
-from skspurious.model_selection import EveryGroupKFold, with_view_groups
+from skspurious.model_selection import EveryGroupKFold
 
 FAST = {"max_epochs": 3, "batch_size": 32, "random_state": 0}
 GRID = {"lr": [1e-3, 0.1]}
@@ -248,7 +248,7 @@ def test_every_method_has_a_score_without_group_labels(cls, data):
         cls(**FAST), {"lr": [0.05, 0.1]}, scoring=worst_group_scorer, cv=2, error_score="raise"
     )
     search.fit(X, y)
-    found = with_view_groups(X, y).sample_group
+    found = ViewJury(clean=None, random_state=0).fit(X, y).labels_
     expected = worst_group_accuracy(y, search.predict(X), sample_group=found)
     assert search.score(X, y) == expected
 

@@ -6,11 +6,9 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils.multiclass import unique_labels
 
-from skspurious.data import unpack_groups
 from skspurious.data._sources import last_step
 from skspurious.group_inference import ViewJury
 from skspurious.group_inference._keys import sample_keys
-from skspurious.group_inference._named_views import resolve_views
 from skspurious.utils._random import seed_nested
 from skspurious.utils._warnings import warn
 
@@ -19,7 +17,7 @@ _N_KEPT = 64  # sets of samples whose groups are kept
 _WORST_CLASS = (
     "there are no groups to score by, and views of the {n} samples find none: {reason}. The score "
     "is that of the worst class, which says nothing of a shortcut. Give groups: "
-    "model_selection.with_view_groups(X, y, ViewJury(views)) with views of your own, or "
+    "ViewJury(views).fit_transform(X, y) with views of your own, or "
     "GroupedData(X, sample_group) with labels."
 )
 
@@ -33,8 +31,8 @@ class ScoredGroups:
     Parameters
     ----------
     inferrer : unfitted inferrer or None
-        None is that of the standard views which knows most of the class; where none knows
-        anything the classes are the groups, with a warning.
+        None is a jury of the standard views without the clean sample, which was not told the
+        errors of any model; where it finds nothing the classes are the groups, with a warning.
     """
 
     def __init__(self, inferrer):
@@ -69,44 +67,16 @@ class ScoredGroups:
         if self.inferrer is not None:
             return last_step(seed_nested(clone(self.inferrer), 0).fit(X, y)).labels_, ""
         try:
-            view = fit_best_view(ViewJury(random_state=0), X, y)
+            jury = ViewJury(clean=None, random_state=0).fit(X, y)
         except Exception as error:  # of whatever kind: the classifier can predict these samples
             reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
             return np.asarray(y), reason
-        if len(view.groups_) == len(view.classes_):
+        if len(jury.groups_) == len(jury.classes_):
             return np.asarray(y), "no view is wrong about enough of them, or all are at chance"
-        return view.labels_, ""
+        return jury.labels_, ""
 
     def __getstate__(self):
         return {"inferrer": self.inferrer, "_kept": {}}
-
-
-def fit_best_view(jury, X, y):
-    """The view that knows most of the class, as a jury of its own.
-
-    Of the views of a jury together those that know less, and look at the object, blur the groups
-    of the best one: for retraining they are a gain, for ranking a loss. The clean sample has no
-    say, for it errs where any classifier does.
-
-    Parameters
-    ----------
-    jury : unfitted ViewJury
-    X : samples of any kind
-    y : array-like of shape (n_samples,)
-        Class labels.
-
-    Returns
-    -------
-    view : fitted ViewJury
-        With one view; with all of them where none is above chance.
-    """
-    X = unpack_groups(X)[0]
-    views = resolve_views(X, jury.views, None, jury.extractor)
-    jury = clone(jury).set_params(clean=None).fit(X, y)
-    weight = jury.view_scores_["weight"]
-    if len(views) == 1 or weight.max() == 0:
-        return jury
-    return clone(jury).set_params(views={weight.idxmax(): views[weight.idxmax()]}).fit(X, y)
 
 
 def _key(X, y):

@@ -97,7 +97,9 @@ class JTTClassifier(BaseTorchClassifier):
     -----
     Needs no group labels in training, and does not look at them except to report accuracies in
     ``history_``. It needs them in validation to work well: JTT was measured to be no better than
-    plain training where parameters and epoch were not chosen by the worst validation group.
+    plain training where parameters and epoch were not chosen by the worst validation group. It
+    infers no groups; without labels ``worst_group_scorer`` scores it in a search by views of the
+    samples. Its error set would not do: every candidate is trained to be right on its own.
     ``init_epochs + max_epochs`` passes over the data; with ``cross_fit=k`` about
     ``(k - 1) * init_epochs + max_epochs``.
 

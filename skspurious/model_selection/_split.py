@@ -1,6 +1,7 @@
 """Splits that keep every (class, group) on every side."""
 
 import warnings
+from numbers import Integral
 
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedKFold
@@ -31,6 +32,10 @@ class EveryGroupKFold(BaseCrossValidator):
         Whether to shuffle the samples of each (class, group) before they are dealt out.
     random_state : int, RandomState instance or None, default=None
         Seed of the shuffling; only with ``shuffle=True``.
+    n_repeats : int, default=1
+        How often all samples are dealt out, each time shuffled anew; several only with
+        ``shuffle=True``. Where a group is small, the worst group of a search over more folds is
+        less of an accident.
 
     See Also
     --------
@@ -63,10 +68,17 @@ class EveryGroupKFold(BaseCrossValidator):
     # `groups`, the base class says, is not routed; `sample_group` is.
     __metadata_request__split = {"sample_group": True}
 
-    def __init__(self, n_splits=5, *, shuffle=False, random_state=None):
+    def __init__(self, n_splits=5, *, shuffle=False, random_state=None, n_repeats=1):
         self.n_splits = n_splits
         self.shuffle = shuffle
         self.random_state = random_state
+        self.n_repeats = n_repeats
+        if not isinstance(n_repeats, Integral) or n_repeats < 1:
+            raise ValueError(f"n_repeats={n_repeats!r} must be a whole number, at least 1.")
+        if n_repeats > 1 and not shuffle:
+            raise ValueError(
+                f"n_repeats={n_repeats} without shuffle gives equal folds: set shuffle=True."
+            )
         self._k_fold()  # checks the arguments
 
     def split(self, X, y=None, groups=None, *, sample_group=None):
@@ -114,11 +126,15 @@ class EveryGroupKFold(BaseCrossValidator):
             )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The least populated class")
-            folds = list(self._k_fold().split(np.zeros(len(strata)), strata))
+            folds = [
+                fold
+                for repeat in range(self.n_repeats)
+                for fold in self._k_fold(repeat).split(np.zeros(len(strata)), strata)
+            ]
         yield from folds
 
     def get_n_splits(self, X=None, y=None, groups=None, *, sample_group=None):
-        """Number of folds.
+        """Number of splits: folds by repeats.
 
         Parameters
         ----------
@@ -129,10 +145,13 @@ class EveryGroupKFold(BaseCrossValidator):
         -------
         n_splits : int
         """
-        return self.n_splits
+        return self.n_splits * self.n_repeats
 
-    def _k_fold(self):
-        return StratifiedKFold(self.n_splits, shuffle=self.shuffle, random_state=self.random_state)
+    def _k_fold(self, repeat=0):
+        seed = self.random_state
+        if repeat and isinstance(seed, Integral):
+            seed = int(np.random.default_rng([seed, repeat]).integers(2**31))
+        return StratifiedKFold(self.n_splits, shuffle=self.shuffle, random_state=seed)
 
 
 def every_group_train_test_split(

@@ -89,6 +89,8 @@ def selection_trust(
     mirrored at the estimate, whichever is wider. What few labels estimate is noisy, so that the
     correlation is one with something noisy, and rather too low.
 
+    A sample that is tested several times, as with repeated folds, counts with its mean.
+
     Without labels the correlation is the mean over pairs of folds, between the scores of one and
     of the other, and the interval is of a bootstrap of the candidates. Scores that agree over folds
     can agree on something else than the worst group: accuracy does.
@@ -116,20 +118,20 @@ def selection_trust(
     if sample_attribute is None:
         value, draws = _agreement(folds, n_resamples, rng)
         return SelectionTrust(
-            "folds", value, _interval(value, draws, confidence), 0, {}, table, **about
+            "folds", value, interval_of(value, draws, confidence), 0, {}, table, **about
         )
     group, names = _labelled_groups(sample_attribute, y)
     is_right = _out_of_fold(search, X, y, group >= 0, n_jobs)
     group = group[group >= 0]
-    worst = _worst(is_right, group)
+    worst = worst_accuracy(is_right, group)
     table["worst_group"] = worst
     value = rank_correlation(score, worst)
     draws = [
-        rank_correlation(score, _worst(is_right[:, rows], group[rows]))
-        for rows in _resamples_within(group, n_resamples, rng)
+        rank_correlation(score, worst_accuracy(is_right[:, rows], group[rows]))
+        for rows in resample_within(group, n_resamples, rng)
     ]
     size = dict(zip(names, np.bincount(group).tolist(), strict=True))
-    interval = _interval(value, np.array(draws), confidence)
+    interval = interval_of(value, np.array(draws), confidence)
     return SelectionTrust("labels", value, interval, len(group), size, table, **about)
 
 
@@ -185,36 +187,36 @@ def _out_of_fold(search, X, y, is_labelled, n_jobs):
     position = np.cumsum(is_labelled) - 1
 
     def fit_and_predict(params):
-        right, is_seen = np.zeros(is_labelled.sum()), np.zeros(is_labelled.sum(), dtype=bool)
+        right, n_seen = np.zeros(is_labelled.sum()), np.zeros(is_labelled.sum(), dtype=int)
         for train, test in folds:
             test = test[is_labelled[test]]
             if len(test):
                 model = clone(search.estimator).set_params(**clone(params, safe=False))
                 model.fit(take(X, train), y[train])
-                right[position[test]] = model.predict(unpack_groups(take(X, test))[0]) == y[test]
-                is_seen[position[test]] = True
-        return right, is_seen
+                right[position[test]] += model.predict(unpack_groups(take(X, test))[0]) == y[test]
+                n_seen[position[test]] += 1
+        return right / np.maximum(n_seen, 1), n_seen
 
     found = Parallel(n_jobs=n_jobs)(
         delayed(fit_and_predict)(params) for params in search.cv_results_["params"]
     )
-    is_seen = found[0][1]
-    if not is_seen.all():
+    n_seen = found[0][1]
+    if not n_seen.all():
         raise ValueError(
-            f"{int((~is_seen).sum())} labelled samples are in no test fold of the search: leave "
+            f"{int((n_seen == 0).sum())} labelled samples are in no test fold of the search: leave "
             "their labels out, or search with a splitter that tests every sample."
         )
     return np.stack([right for right, _ in found])
 
 
-def _worst(is_right, group):
+def worst_accuracy(is_right, group):
     """Accuracy in the worst group, of every candidate."""
     size = np.bincount(group)
     member = (group[:, None] == np.flatnonzero(size)).astype(np.float64)
     return (is_right @ member / size[size > 0]).min(axis=1)
 
 
-def _resamples_within(group, n_resamples, rng):
+def resample_within(group, n_resamples, rng):
     """Rows drawn with replacement from each group, as many as it has."""
     rows = [np.flatnonzero(group == g) for g in np.unique(group)]
     for _ in range(n_resamples):
@@ -235,7 +237,7 @@ def _agreement(folds, n_resamples, rng):
     )
 
 
-def _interval(value, draws, confidence):
+def interval_of(value, draws, confidence):
     """The wider of both bootstrap intervals on each side: by percentiles, and these mirrored.
 
     Resampled labels are noisier than the labels themselves, so resampled correlations lie below

@@ -11,10 +11,11 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from skspurious import ERMClassifier
 from skspurious.data import GroupedData
 from skspurious.group_inference import ViewJury
 from skspurious.metrics import make_worst_group_scorer, worst_group_accuracy, worst_group_scorer
-from skspurious.model_selection import EveryGroupKFold, with_view_groups
+from skspurious.model_selection import EveryGroupKFold
 
 
 class OneColumn(ClassifierMixin, BaseEstimator):
@@ -45,11 +46,10 @@ def views():
     return ViewJury({"background": [1]}, random_state=0)
 
 
-def test_without_groups_the_best_view_of_the_scored_samples_says_them():
-    """By hand: of the two columns the background knows more of the class."""
-    X, y, place = planted()
+def test_without_groups_a_jury_of_the_scored_samples_says_them():
+    X, y, _ = planted()
     model = LogisticRegression().fit(X, y)
-    groups = place[::2]
+    groups = ViewJury(clean=None, random_state=0).fit(X[::2], y[::2]).labels_
     expected = worst_group_accuracy(y[::2], model.predict(X[::2]), sample_group=groups)
     assert worst_group_scorer(model, X[::2], y[::2]) == expected < 0.9
     pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
@@ -71,13 +71,11 @@ def test_a_view_prefers_the_object_where_accuracy_and_classes_prefer_the_backgro
     assert search.fit(X, y).best_params_ == {"column": 0}
 
 
-def test_groups_that_a_view_found_before_the_search_are_sliced_by_folds():
+def test_groups_that_a_jury_found_before_the_search_are_sliced_by_folds():
     X, y, _ = planted()
-    carried = with_view_groups(X, y, ViewJury({"object": [0], "background": [1]}, clean=[0, 1]))
+    carried = views().fit_transform(X, y)
     group = carried.sample_group
-    jury = carried.group_inferrer
-    assert jury.view_names_ == ["background"]
-    assert_array_equal(jury.infer_groups(X, y), group)
+    assert_array_equal(carried.group_inferrer.infer_groups(X, y), group)
     folds = EveryGroupKFold(4)
     search = GridSearchCV(OneColumn(), {"column": [0, 1]}, scoring=worst_group_scorer, cv=folds)
     search.fit(carried, y)
@@ -93,7 +91,7 @@ def test_groups_that_a_view_found_before_the_search_are_sliced_by_folds():
         ]
         assert search.cv_results_["mean_test_score"][column] == pytest.approx(np.mean(scores))
         for _, test in folds.split(X, y, sample_group=group):
-            assert set(group[test]) == set(jury.groups_)
+            assert set(group[test]) == set(group)
 
 
 class CountingInferrer(BaseEstimator):
@@ -173,14 +171,14 @@ def test_where_there_are_no_views_the_worst_class_counts_and_it_says_why():
         assert worst_group_scorer(Constant().fit(X, y), X, y) == 0.0
 
 
-def test_a_view_is_chosen_by_what_it_knows_and_the_others_have_no_say():
-    """Where the object is the noisier column, the groups are those of the background alone."""
-    X, y, group = planted(n=800)
-    both = {"object": [0], "background": [1]}
-    carried = with_view_groups(X, y, ViewJury(both, random_state=0))
-    alone = with_view_groups(X, y, ViewJury({"background": [1]}, random_state=0))
-    assert_array_equal(carried.sample_group, alone.sample_group)
-    assert_array_equal(carried.sample_group % 2 == 1, group % 2 != y)
-    again = with_view_groups(carried, y, ViewJury(dict(reversed(both.items())), random_state=0))
-    assert_array_equal(again.sample_group, carried.sample_group)
-    assert again.data is X
+def test_early_stopping_keeps_some_of_every_group_that_views_found():
+    X, y, _ = planted()
+    carried = views().fit_transform(X, y)
+    clf = ERMClassifier(early_stopping=True, validation_fraction=0.2, max_epochs=1, random_state=0)
+    clf.fit(carried, y)
+    size = np.bincount(carried.sample_group)
+    kept_aside = np.bincount(carried.sample_group[clf.validation_indices_], minlength=len(size))
+    assert len(size) == 4
+    assert (kept_aside >= 1).all()
+    assert np.abs(kept_aside - 0.2 * size).max() <= 1
+    assert clf.used_group_labels_ == {"train": False, "validation": False}

@@ -248,7 +248,7 @@ def test_worst_group_scorer_without_groups_names_the_remedies(model, routing):
     with pytest.raises(ValueError, match="has no groups") as error:
         own_group_scorer(model, X, Y)
     for remedy in (
-        "model_selection.with_view_groups(X, y)",
+        "ViewJury(clean=None).fit_transform(X, y)",
         "GroupedData(X, sample_group)",
         "group_inferrer=SpuriousGroupInferrer()",
         "make_worst_group_scorer(group_inferrer=None)",

@@ -278,3 +278,28 @@ def test_every_group_train_test_split_refuses_bad_arguments():
         every_group_train_test_split(X, Y, Y[:3], sample_group=GROUP)
     with pytest.raises(ValueError, match=r"fraction must be in \(0, 1\)"):
         every_group_train_test_split(X, Y, sample_group=GROUP, test_size=100)
+
+
+def test_repeats_deal_all_samples_out_again_in_another_way():
+    once = EveryGroupKFold(4, shuffle=True, random_state=3)
+    twice = EveryGroupKFold(4, shuffle=True, random_state=3, n_repeats=2)
+    assert twice.get_n_splits() == 8
+    tests = [test for _, test in twice.split(X, Y, sample_group=GROUP)]
+    assert len(tests) == 8
+    for repeat in (tests[:4], tests[4:]):
+        assert_array_equal(np.sort(np.concatenate(repeat)), np.arange(len(Y)))
+        assert all(np.bincount(GROUP[test], minlength=4).min() >= 14 for test in repeat)
+    for (_, test), first in zip(once.split(X, Y, sample_group=GROUP), tests[:4], strict=True):
+        assert_array_equal(test, first)
+    assert not any(np.array_equal(a, b) for a in tests[:4] for b in tests[4:])
+    again = [test for _, test in twice.split(X, Y, sample_group=GROUP)]
+    for a, b in zip(tests, again, strict=True):
+        assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("n_repeats", [0, 1.5])
+def test_repeats_must_be_a_positive_number(n_repeats):
+    with pytest.raises(ValueError, match="must be a whole number, at least 1"):
+        EveryGroupKFold(n_repeats=n_repeats, shuffle=True)
+    with pytest.raises(ValueError, match="set shuffle=True"):
+        EveryGroupKFold(n_repeats=2)
