@@ -57,6 +57,7 @@ def test_every_fidelity_test_is_named():
         "tests/embedding/test_extractor.py",
         "tests/engine/test_checkpoint.py",
         "tests/functional/test_environments.py",
+        "tests/group_inference/test_annotations.py",
         "tests/group_inference/test_dispersion_groups.py",
         "tests/group_inference/test_eiil_groups.py",
         "tests/group_inference/test_error_groups.py",

@@ -186,7 +186,8 @@ def test_every_group_k_fold_request_can_be_renamed():
 def test_every_group_k_fold_pickles_and_clones():
     splitter = EveryGroupKFold(3, shuffle=True, random_state=7)
     assert repr(pickle.loads(pickle.dumps(splitter))) == repr(splitter)
-    assert repr(splitter) == "EveryGroupKFold(n_splits=3, random_state=7, shuffle=True)"
+    shown = "EveryGroupKFold(n_repeats=1, n_splits=3, random_state=7, shuffle=True)"
+    assert repr(splitter) == shown
     assert repr(clone(splitter, safe=False)) == repr(splitter)
     assert splitter.get_n_splits(X, Y, GROUP) == 3
 
