@@ -2,6 +2,7 @@
 
 from skspurious.data._grouped import GroupedData, unpack_groups
 from skspurious.data._groups import encode_groups, make_sample_group
+from skspurious.data._overlapping import OverlappingGroups
 from skspurious.data._samples import DatasetSamples, ImagePaths, TensorSamples, as_samples
 from skspurious.data._sources import infer_groups, resolve_groups
 
@@ -9,6 +10,7 @@ __all__ = [
     "DatasetSamples",
     "GroupedData",
     "ImagePaths",
+    "OverlappingGroups",
     "TensorSamples",
     "as_samples",
     "encode_groups",

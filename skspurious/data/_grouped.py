@@ -7,6 +7,7 @@ import torch
 from sklearn.utils import check_consistent_length
 
 from skspurious.data._groups import as_group_array, encode_groups
+from skspurious.data._overlapping import OverlappingGroups
 from skspurious.data._samples import DatasetSamples, TensorSamples, ViewedPaths, n_rows
 
 
@@ -20,8 +21,9 @@ class GroupedData:
     ----------
     data : array, tensor, DataFrame, list, or map-style dataset of length n_samples
         The samples: anything that the estimators of this package accept as ``X``.
-    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), default=None
-        The group of every sample. None carries no groups.
+    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), or \
+            OverlappingGroups, default=None
+        The group of every sample. None carries no groups. Those that overlap are for scores alone.
     sample_attribute : array-like of shape (n_samples,), default=None
         Values of a spurious attribute where they are known, and None or NaN elsewhere. They are
         for a ``group_inferrer`` that takes them, ``SemiSupervisedGroupInferrer``. They are no
@@ -44,7 +46,8 @@ class GroupedData:
                 "data is a GroupedData already; pass data.data to give it other groups."
             )
         self.data = data
-        self.sample_group = None if sample_group is None else as_group_array(sample_group)
+        is_array = sample_group is not None and not isinstance(sample_group, OverlappingGroups)
+        self.sample_group = as_group_array(sample_group) if is_array else sample_group
         self.sample_attribute = (
             None
             if sample_attribute is None
@@ -92,11 +95,15 @@ class GroupedData:
         return array.copy() if copy else array  # np.array(X) must not share memory with X
 
     def __repr__(self):
-        groups = 0 if self.sample_group is None else len(encode_groups(self.sample_group)[1])
-        text = f"{type(self.data).__name__} of shape {self.shape}, {groups} groups"
+        text = f"{type(self.data).__name__} of shape {self.shape}, {self._n_groups()} groups"
         if self.sample_attribute is not None:
             text += f", attribute of {(~pd.isna(self.sample_attribute)).sum()} samples"
         return f"GroupedData({text})"
+
+    def _n_groups(self):
+        if isinstance(self.sample_group, OverlappingGroups):
+            return len(self.sample_group.groups)
+        return 0 if self.sample_group is None else len(encode_groups(self.sample_group)[1])
 
 
 def unpack_groups(X, sample_group=None):

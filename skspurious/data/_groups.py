@@ -1,9 +1,13 @@
 """Groups: any hashable values, one for every sample, and the one place where they are numbered."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.utils import check_consistent_length
+
+from skspurious.data._overlapping import OverlappingGroups
 
 
 def make_sample_group(y, attribute):
@@ -83,18 +87,15 @@ def encode_groups(sample_group, *, n_samples=None, groups=None, name="sample_gro
     if values.ndim == 1:
         code, uniques = _factorize(values, name)
     else:
-        columns = [_factorize(column, name) for column in values.T]
-        sizes = [len(u) for _, u in columns]
-        crossed = np.ravel_multi_index([c for c, _ in columns], sizes)
-        present, code = np.unique(crossed, return_inverse=True)
-        cells = np.unravel_index(present, sizes)
-        uniques = _object_array(
-            zip(*(u[cell].tolist() for (_, u), cell in zip(columns, cells)), strict=True)
-        )
+        code, uniques = _cross([_factorize(column, name) for column in values.T])
     if groups is None:
         return code.astype(np.int64), uniques
     known = groups if isinstance(groups, np.ndarray) and groups.ndim == 1 else list(groups)
     position = {_key(value): i for i, value in enumerate(known)}
+    if len(position) < len(known):
+        twice = pd.Series([_key(value) for value in known], dtype=object)
+        twice = twice[twice.duplicated()].unique().tolist()
+        raise ValueError(f"groups names some groups twice: {twice[:5]}. Name each of them once.")
     unseen = [_key(value) for value in uniques if _key(value) not in position]
     if unseen:
         raise ValueError(
@@ -172,6 +173,22 @@ def encode_attribute(sample_attribute, *, n_samples, values=None, missing_values
 
 
 def as_group_array(sample_group, name="sample_group"):
+    """One value for each sample, or a column for each attribute, as an array."""
+    if isinstance(sample_group, OverlappingGroups | Mapping):
+        raise ValueError(
+            f"{name} is of type {type(sample_group).__name__}; here every sample needs one group. "
+            "Metrics alone take groups that overlap. Give an array with the group of each sample, for "
+            "instance the attribute that matters most, or several attributes as columns, which "
+            "are crossed."
+        )
+    if np.ma.isMaskedArray(sample_group):
+        is_masked = np.ma.getmaskarray(sample_group)
+        if is_masked.any():
+            raise ValueError(
+                f"{name} has {is_masked.sum()} masked values. Give every sample a group, for "
+                "instance a value of its own for 'unknown'."
+            )
+        sample_group = np.asarray(sample_group)
     if isinstance(sample_group, pd.DataFrame):
         columns = [sample_group[c].to_numpy(dtype=object) for c in sample_group.columns]
         array = np.stack(columns, axis=1)
@@ -195,6 +212,16 @@ def as_group_array(sample_group, name="sample_group"):
             f"{name} must have shape (n_samples,) or (n_samples, n_attributes); got {array.shape}."
         )
     return array
+
+
+def _cross(columns):
+    """Codes and values of the combinations that occur, of codes and values of each column."""
+    code = np.zeros(len(columns[0][0]), dtype=np.int64)
+    for column, uniques in columns:  # numbered anew each time: a product of many sizes overflows
+        code = np.unique(code * max(1, len(uniques)) + column, return_inverse=True)[1]
+    _, first = np.unique(code, return_index=True)
+    values = zip(*(uniques[column[first]].tolist() for column, uniques in columns), strict=True)
+    return code, _object_array(values)
 
 
 def _has_tuples_or_mixed(rows):

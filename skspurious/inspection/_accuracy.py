@@ -5,7 +5,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from skspurious.data import unpack_groups
 from skspurious.data._grouped import without_groups
-from skspurious.inspection._base import COLOR, LINE_COLOR, WORST_COLOR, make_axes, row_label
+from skspurious.inspection._base import (
+    AS_IT_IS,
+    COLOR,
+    LINE_COLOR,
+    WORST_COLOR,
+    make_axes,
+    row_label,
+)
 from skspurious.metrics import group_report
 
 __all__ = ["GroupAccuracyDisplay"]
@@ -238,14 +245,16 @@ class GroupAccuracyDisplay:
             capsize=2,
         )
         ax.axvline(mean, color=LINE_COLOR, linestyle="--", linewidth=1)
-        ax.set_yticks(position, [row_label(g, n) for g, n in zip(report.index, report["n"])])
+        labels = [row_label(g, n) for g, n in zip(report.index, report["n"])]
+        ax.set_yticks(position, labels, **AS_IT_IS)
         ax.get_yticklabels()[worst].set(color=WORST_COLOR, fontweight="bold")  # a bar may be 0
         ax.set_ylim(len(report) - 0.5, -0.5)
         ax.set_xlim(0, 1)
         ax.set_xlabel(f"accuracy, {100 * report.confidence:g} % Wilson interval")
-        ax.set_ylabel(", ".join(str(name) for name in report.index.names if name is not None))
+        names = [str(name) for name in report.index.names if name is not None]
+        ax.set_ylabel(", ".join(names), **AS_IT_IS)
         title = f"worst group {accuracy[worst]:.3f}, mean (dashed) {mean:.3f}"
         name = f"{self.estimator_name}\n" if self.estimator_name else ""
-        ax.set_title(name + title, fontsize="medium")
+        ax.set_title(name + title, fontsize="medium", **AS_IT_IS)
         self.ax_, self.figure_ = ax, ax.figure
         return self

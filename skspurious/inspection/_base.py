@@ -2,6 +2,7 @@
 
 # Told apart with colour-blind eyes and in grey.
 COLOR, WORST_COLOR, LINE_COLOR = "#8fb3d1", "#c1272d", "#333333"
+AS_IT_IS = {"parse_math": False}  # of text that users give: a dollar sign is no formula
 
 
 def make_axes(name, ax, figsize, layout="constrained"):

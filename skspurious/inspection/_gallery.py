@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from skspurious.data import encode_groups, unpack_groups
-from skspurious.inspection._base import make_axes, row_label
+from skspurious.inspection._base import AS_IT_IS, make_axes, row_label
 
 __all__ = ["GroupGalleryDisplay"]
 
@@ -134,7 +134,7 @@ class GroupGalleryDisplay:
         figsize = (0.4 + 0.08 * max(map(len, labels)) + inches * width, 0.3 + inches * height)
         ax = make_axes(type(self).__name__, ax, figsize=figsize, layout="compressed")
         self.im_ = ax.imshow(self.mosaic, **({"interpolation": "nearest"} | im_kwargs))
-        ax.set_yticks((np.arange(len(self.groups)) + 0.5) * row - 0.5, labels)
+        ax.set_yticks((np.arange(len(self.groups)) + 0.5) * row - 0.5, labels, **AS_IT_IS)
         ax.set_xticks([])
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)

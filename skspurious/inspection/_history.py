@@ -2,7 +2,7 @@
 
 from sklearn.utils.validation import check_is_fitted
 
-from skspurious.inspection._base import COLOR, LINE_COLOR, WORST_COLOR, make_axes
+from skspurious.inspection._base import AS_IT_IS, COLOR, LINE_COLOR, WORST_COLOR, make_axes
 
 __all__ = ["HistoryDisplay"]
 
@@ -131,6 +131,6 @@ class HistoryDisplay:
         ax.set_ylabel("accuracy")
         ax.legend(fontsize="small")
         if self.estimator_name:
-            ax.set_title(self.estimator_name, fontsize="medium")
+            ax.set_title(self.estimator_name, fontsize="medium", **AS_IT_IS)
         self.ax_, self.figure_ = ax, ax.figure
         return self

@@ -1,13 +1,16 @@
 """Accuracies of groups: each, the worst, and the mean under the training mix."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
+from skspurious.data import OverlappingGroups
 from skspurious.functional._metrics import adjusted_mean, group_means
 from skspurious.metrics._checks import (
     check_empty,
     empty_error,
-    encode_expected_groups,
+    find_members,
     group_index,
     is_correct,
     training_sizes,
@@ -34,8 +37,10 @@ def worst_group_accuracy(
         True classes.
     y_pred : array-like of shape (n_samples,)
         Predicted classes.
-    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes)
-        Group of each sample: any hashable values; several columns are crossed.
+    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), or \
+            OverlappingGroups
+        Group of each sample: any hashable values; several columns are crossed. A dict of masks,
+        or :class:`~skspurious.data.OverlappingGroups`, where a sample may be in several.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the samples within their groups. A group whose weights sum to 0 is empty.
     groups : array-like of shape (n_groups,), default=None
@@ -82,8 +87,10 @@ def worst_group_error(
         True classes.
     y_pred : array-like of shape (n_samples,)
         Predicted classes.
-    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes)
-        Group of each sample: any hashable values; several columns are crossed.
+    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), or \
+            OverlappingGroups
+        Group of each sample: any hashable values; several columns are crossed. A dict of masks,
+        or :class:`~skspurious.data.OverlappingGroups`, where a sample may be in several.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the samples within their groups.
     groups : array-like of shape (n_groups,), default=None
@@ -127,8 +134,10 @@ def group_accuracy(y_true, y_pred, *, sample_group, sample_weight=None, groups=N
         True classes.
     y_pred : array-like of shape (n_samples,)
         Predicted classes.
-    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes)
-        Group of each sample: any hashable values; several columns are crossed.
+    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), or \
+            OverlappingGroups
+        Group of each sample: any hashable values; several columns are crossed. A dict of masks,
+        or :class:`~skspurious.data.OverlappingGroups`, where a sample may be in several.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the samples within their groups.
     groups : array-like of shape (n_groups,), default=None
@@ -218,6 +227,11 @@ def adjusted_accuracy(
             "adjusted_accuracy needs the training mix: give train_group= (the group of every "
             "training sample) or group_sizes= (the size of every group)."
         )
+    if isinstance(sample_group, OverlappingGroups | Mapping):
+        raise ValueError(
+            "The adjusted accuracy is a mean over groups that divide the samples; sample_group "
+            "overlaps. Take group_accuracy, or accuracy_score for the mean over the samples."
+        )
     accuracy, values = _accuracies(y_true, y_pred, sample_group, None, None, empty)
     position = {value: i for i, value in enumerate(values.tolist())}
     missing = [group for group, size in sizes.items() if size > 0 and group not in position]
@@ -230,7 +244,6 @@ def adjusted_accuracy(
 def _accuracies(y_true, y_pred, sample_group, sample_weight, groups, empty):
     """Accuracy of each group, and the values of the groups."""
     correct = is_correct(y_true, y_pred)
-    group, values, weight, _ = encode_expected_groups(
-        sample_group, len(correct), groups, sample_weight, empty
-    )
-    return group_means(correct, group, len(values), sample_weight=weight), values
+    members = find_members(sample_group, len(correct), groups, sample_weight, empty)
+    rows, group, values, weight, _ = members
+    return group_means(correct[rows], group, len(values), sample_weight=weight), values

@@ -1,10 +1,11 @@
 """Cluster-robust accuracy: the worst cluster tells of a hidden group where no label does."""
 
 import numpy as np
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import check_consistent_length
 
 from skspurious.data import encode_groups, infer_groups
 from skspurious.metrics._accuracy import worst_group_accuracy
+from skspurious.metrics._checks import check_labels
 
 __all__ = ["cluster_robust_accuracy"]
 
@@ -71,9 +72,11 @@ def cluster_robust_accuracy(y_true, y_pred, *, cluster, X=None, min_size=1):
                 "SpuriousGroupInferrer, a Pipeline ending in one, or the clusters themselves."
             )
         cluster = found
-    y_true, y_pred = column_or_1d(y_true), column_or_1d(y_pred)
-    check_consistent_length(y_true, y_pred, cluster)
-    code, clusters = encode_groups(cluster)
+    y_true, y_pred = check_labels(y_true, "y_true"), check_labels(y_pred, "y_pred")
+    check_consistent_length(y_true, y_pred)
+    if len(y_true) == 0:
+        raise ValueError("y_true has 0 samples; a group metric needs at least one.")
+    code, clusters = encode_groups(cluster, n_samples=len(y_true), name="cluster")
     size = np.bincount(code, minlength=len(clusters))
     kept = (size >= min_size)[code]
     if not kept.any():

@@ -5,14 +5,16 @@ import warnings
 import numpy as np
 import pandas as pd
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import check_consistent_length
 
 from skspurious.metrics._accuracy import group_accuracy
 from skspurious.metrics._checks import (
     check_empty,
+    check_labels,
     check_predicted_classes,
-    encode_expected_groups,
+    find_members,
     group_index,
+    unmasked,
 )
 from skspurious.metrics._named import get_metric
 
@@ -48,8 +50,10 @@ def worst_group_metric(
     y_pred : array-like of shape (n_samples,) or (n_samples, n_classes)
         What the metric compares with the true classes: predicted classes, scores or
         probabilities.
-    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes)
-        Group of each sample: any hashable values; several columns are crossed.
+    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), or \
+            OverlappingGroups
+        Group of each sample: any hashable values; several columns are crossed. A dict of masks,
+        or :class:`~skspurious.data.OverlappingGroups`, where a sample may be in several.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the samples within their groups.
     groups : array-like of shape (n_groups,), default=None
@@ -127,8 +131,10 @@ def group_metric(
         True classes.
     y_pred : array-like of shape (n_samples,) or (n_samples, n_classes)
         Predicted classes, scores or probabilities.
-    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes)
-        Group of each sample: any hashable values; several columns are crossed.
+    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), or \
+            OverlappingGroups
+        Group of each sample: any hashable values; several columns are crossed. A dict of masks,
+        or :class:`~skspurious.data.OverlappingGroups`, where a sample may be in several.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the samples within their groups.
     groups : array-like of shape (n_groups,), default=None
@@ -174,22 +180,21 @@ def group_metric(
             groups=groups,
             empty=empty,
         )
-    y_true = column_or_1d(y_true)
-    y_pred = np.asarray(y_pred)
+    y_true = check_labels(y_true, "y_true")
+    y_pred = np.asarray(unmasked(y_pred, "y_pred"))
     if metric.takes_classes:
         y_pred = check_predicted_classes(y_true, y_pred)
     check_consistent_length(y_true, y_pred)
-    group, values, weight, counts = encode_expected_groups(
-        sample_group, len(y_true), groups, sample_weight, empty
-    )
+    members = find_members(sample_group, len(y_true), groups, sample_weight, empty)
+    rows, group, values, weight, counts = members
     labels = np.unique(y_true) if labels is None else np.asarray(labels)
 
     starts = np.cumsum(np.bincount(group, minlength=len(values)))[:-1]
-    rows = np.split(np.argsort(group, kind="stable"), starts)
+    entries = np.split(np.argsort(group, kind="stable"), starts)
     result = np.full(len(values), np.nan)
     for g in np.flatnonzero(counts > 0):
-        index = rows[g]
-        weights = {} if weight is None else {"sample_weight": weight[index]}
+        index = rows[entries[g]]
+        weights = {} if weight is None else {"sample_weight": weight[entries[g]]}
         name = f"group {values.tolist()[g]!r} ({len(index)} samples"
         kwargs = metric_params | weights
         try:

@@ -1,11 +1,12 @@
 """The report of one evaluation: a table of groups with honest intervals."""
 
+from collections.abc import Mapping
 from html import escape
 
 import numpy as np
 import pandas as pd
 
-from skspurious.data import encode_groups
+from skspurious.data import OverlappingGroups, encode_groups
 from skspurious.functional._metrics import (
     adjusted_mean,
     group_counts,
@@ -14,7 +15,7 @@ from skspurious.functional._metrics import (
 )
 from skspurious.metrics._checks import (
     check_empty,
-    empty_error,
+    find_members,
     group_index,
     is_correct,
     training_sizes,
@@ -47,7 +48,7 @@ class GroupReport(pd.DataFrame):
         Mean over groups, weighted by their training sizes; None where these are not known.
     """
 
-    _metadata = ["confidence"]
+    _metadata = ["confidence", "_average"]
 
     @property
     def _constructor(self):
@@ -65,9 +66,8 @@ class GroupReport(pd.DataFrame):
 
     @property
     def average_accuracy(self):
-        """Mean over the evaluated samples."""
-        seen = self[self["n"] > 0]
-        return float(np.average(seen["accuracy"], weights=seen["n"]))
+        """Mean over the evaluated samples, each of which counts once."""
+        return self._average
 
     @property
     def adjusted_accuracy(self):
@@ -187,8 +187,10 @@ def group_report(
         True classes.
     y_pred : array-like of shape (n_samples,)
         Predicted classes.
-    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes)
-        Group of each sample: any hashable values; several columns are crossed.
+    sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), or \
+            OverlappingGroups
+        Group of each sample: any hashable values; several columns are crossed. A dict of masks,
+        or :class:`~skspurious.data.OverlappingGroups`, where a sample may be in several.
     train_group : array-like of shape (n_train,) or (n_train, n_attributes), default=None
         Group of each training sample. Adds the column ``n_train`` and the adjusted accuracy, the
         average under the training mix (see :func:`adjusted_accuracy`).
@@ -247,18 +249,20 @@ def group_report(
     if len(correct) == 0:
         raise ValueError("y_true has 0 samples; a group report needs at least one.")
     sizes = training_sizes(train_group, group_sizes)
+    if sizes is not None and isinstance(sample_group, OverlappingGroups | Mapping):
+        raise ValueError(
+            "The training mix weights groups that divide the samples, and sample_group overlaps; "
+            "leave train_group and group_sizes out."
+        )
     if groups is None and sizes is not None:
         groups = _union(encode_groups(sample_group, n_samples=len(correct))[1], sizes)
-    group, values = encode_groups(sample_group, n_samples=len(correct), groups=groups)
-
-    n = group_counts(group, len(values)).astype(np.int64)
-    if empty == "raise" and np.any(n == 0):
-        raise empty_error(values[n == 0])
-    n_correct = group_counts(group, len(values), sample_weight=correct)
-    accuracy = group_means(correct, group, len(values))
+    members = find_members(sample_group, len(correct), groups, empty=empty)
+    rows, group, values, n = members.rows, members.group, members.values, members.counts
+    n_correct = group_counts(group, len(values), sample_weight=correct[rows])
+    accuracy = group_means(correct[rows], group, len(values))
     low, high = wilson_interval(n_correct, n, confidence)
     columns = {
-        "n": n,
+        "n": n.astype(np.int64),
         "accuracy": accuracy,
         "low": low,
         "high": high,
@@ -270,6 +274,7 @@ def group_report(
         columns["n_train"] = train.astype(np.int64) if whole else train
     report = GroupReport(columns, index=group_index(values, sample_group))
     report.confidence = float(confidence)
+    report._average = float(correct.mean())
     return report
 
 

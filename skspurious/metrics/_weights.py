@@ -1,6 +1,5 @@
 """Sample weights that balance groups, for any estimator that takes weights."""
 
-from sklearn.utils import check_consistent_length
 from sklearn.utils.class_weight import compute_sample_weight
 
 from skspurious.data import encode_groups
@@ -39,7 +38,8 @@ def group_sample_weight(y, sample_group):
     >>> group_sample_weight([0, 0, 0, 1], ["grass", "grass", "sand", "sand"])
     array([0.66666667, 0.66666667, 1.33333333, 1.33333333])
     """
-    check_consistent_length(y, sample_group)
     label, _ = encode_groups(y, name="y")
+    if len(label) == 0:
+        raise ValueError("y has 0 samples; weights that balance groups need at least one.")
     group, groups = encode_groups(sample_group, n_samples=len(label))
     return compute_sample_weight("balanced", label * len(groups) + group)

@@ -297,3 +297,21 @@ def test_displays_leave_the_given_report_alone():
     before = pd.DataFrame(report).copy()
     GroupAccuracyDisplay(report).plot()
     pd.testing.assert_frame_equal(pd.DataFrame(report), before)
+
+
+def test_names_with_signs_of_formulas_and_tags_are_drawn_and_printed_as_they_are(tmp_path):
+    names = ["$\\frac", "$a_b$", "<b>", "100 % \\ _x"]
+    group = np.array(names)[[0, 0, 1, 1, 1, 2, 2, 2, 3, 3]]
+    display = GroupAccuracyDisplay.from_predictions(
+        Y_TRUE, Y_PRED, sample_group=group, estimator_name="$\\frac"
+    )
+    display.figure_.savefig(tmp_path / "drawn.png")  # a formula that is none would raise
+    assert [text.split("  (n")[0] for text in _tick_labels(display.ax_)] == sorted(names)
+    report = group_report(Y_TRUE, Y_PRED, sample_group=group)
+    assert all(name in str(report) for name in names)
+    assert "<b>" not in report._repr_html_().replace("<b>0", "").replace("<b>1", "")
+    gallery = GroupGalleryDisplay.from_data(np.zeros((10, 1, 4, 4)), sample_group=group)
+    gallery.figure_.savefig(tmp_path / "gallery.png")
+    history = HistoryDisplay(pd.DataFrame({"epoch": [1], "train_accuracy": [0.5]}))
+    history.estimator_name = "$\\frac"
+    history.plot().figure_.savefig(tmp_path / "history.png")

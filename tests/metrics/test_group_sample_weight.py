@@ -46,7 +46,7 @@ def test_group_sample_weight_equals_copies_for_an_sklearn_estimator():
 
 
 def test_group_sample_weight_compares_lengths():
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+    with pytest.raises(ValueError, match="sample_group has 1 rows for 2 samples"):
         group_sample_weight([0, 1], ["a"])
 
 

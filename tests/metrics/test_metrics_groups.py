@@ -398,7 +398,7 @@ def test_worst_group_accuracy_compares_lengths():
         worst_group_accuracy(Y_TRUE, Y_PRED, sample_group=GROUP[:6])
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         worst_group_accuracy(Y_TRUE, Y_PRED[:6], sample_group=GROUP)
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+    with pytest.raises(ValueError, match="sample_weight has 2 rows for 7 samples"):
         worst_group_accuracy(Y_TRUE, Y_PRED, sample_group=GROUP, sample_weight=[1, 2])
 
 
