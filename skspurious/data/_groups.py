@@ -177,9 +177,9 @@ def as_group_array(sample_group, name="sample_group"):
     if isinstance(sample_group, OverlappingGroups | Mapping):
         raise ValueError(
             f"{name} is of type {type(sample_group).__name__}; here every sample needs one group. "
-            "Metrics alone take groups that overlap. Give an array with the group of each sample, for "
-            "instance the attribute that matters most, or several attributes as columns, which "
-            "are crossed."
+            "Metrics alone take groups that overlap. Give an array with the group of each sample, "
+            "for instance the attribute that matters most, or several attributes as columns, "
+            "which are crossed."
         )
     if np.ma.isMaskedArray(sample_group):
         is_masked = np.ma.getmaskarray(sample_group)
