@@ -72,7 +72,7 @@ def iterate_batches(
     process that gets a row less repeats its first with weight 0 (``is_real`` False). With
     ``reuse_memory`` the inputs of a batch are overwritten by those of the next.
     """
-    parts = list(plan.split(batch_size))
+    parts = list(plan.split(int(batch_size)))
     is_real: Tensor | None = None
     if is_shared and runtime.n_processes > 1:
         parts, real = share(parts, runtime)

@@ -1,8 +1,10 @@
 """How to train: the shared parameters of the estimators, resolved."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
+
+import numpy as np
 
 from skspurious._engine._batches import Transform
 from skspurious._engine._callbacks import Callback
@@ -35,6 +37,12 @@ class LoopConfig:
     callbacks: Sequence[Callback] = ()
     seed: int = 0
     is_head: bool = False  # whether the network is a linear head that the estimator made
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # torch takes no NumPy numbers, and short ones overflow
+            value = getattr(self, field.name)
+            if isinstance(value, np.number | np.bool_):
+                object.__setattr__(self, field.name, value.item())
 
     @property
     def is_open(self) -> bool:

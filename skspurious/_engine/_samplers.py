@@ -196,8 +196,8 @@ class BalancedBatchSampler:
                 f"batch_size={batch_size} cannot hold one sample of each of {self.n_groups} "
                 "groups. Use a larger batch_size, or balance by sampling."
             )
-        self.batch_size = batch_size
-        self.n_batches = -(-len(group) // batch_size)
+        self.batch_size = int(batch_size)
+        self.n_batches = -(-len(group) // self.batch_size)
         self.seed = seed
 
     def __call__(self, epoch: int) -> Tensor:
@@ -271,7 +271,7 @@ class CellBatchSampler:
         self.rows = np.asarray(rows, dtype=np.int64)
         cells, self.cell = np.unique(np.stack([cluster, label]), axis=1, return_inverse=True)
         self.cell_cluster, self.cell_label = cells
-        self.batch_size, self.n_batches, self.seed = batch_size, n_batches, seed
+        self.batch_size, self.n_batches, self.seed = int(batch_size), n_batches, seed
 
     def __call__(self, epoch: int) -> Tensor:
         rng = _generator(self.seed, epoch)

@@ -56,7 +56,7 @@ def select_per_class(scores: np.ndarray, y: np.ndarray, n_selected: int) -> np.n
     array([1, 3])
     """
     classes = np.unique(y)
-    each = -(-n_selected // len(classes))
+    each = -(-int(n_selected) // len(classes))
     best_first = np.argsort(-scores, kind="stable")
     rows = [best_first[y[best_first] == k][:each] for k in classes]
     return np.sort(np.concatenate(rows))

@@ -295,7 +295,7 @@ class PruSCNetwork(BaseTorchClassifier):
         train, valid, cluster, learned = self._find_clusters(
             erm_module, data.classes, train, valid, runtime, seed[0]
         )
-        batch_size = max(4, min(MASK_BATCH, self.batch_size))
+        batch_size = max(4, min(MASK_BATCH, int(self.batch_size)))
         rows, table = draw_balanced_set(
             cluster,
             train.y.numpy(),
@@ -372,7 +372,7 @@ class PruSCNetwork(BaseTorchClassifier):
         else:
             device = "auto" if runtime.device.type == "cuda" else "cpu"
             inferrer = cluster_embedding(
-                Z, y, classes, n_clusters=self.n_clusters, device=device, seed=seed
+                Z, y, classes, n_clusters=int(self.n_clusters), device=device, seed=seed
             )
         found, learned = last_step(inferrer), {"group_inferrer_": inferrer}
         _, cluster = np.unique(getattr(found, "clusters_", found.labels_), return_inverse=True)

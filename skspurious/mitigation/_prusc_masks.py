@@ -43,7 +43,7 @@ def mask_length(estimator):
     is_head = estimator.module is None
     epochs, steps = (0, 200) if is_head else (20, 400)
     given = estimator.mask_epochs, estimator.mask_steps
-    return tuple(d if value is None else value for value, d in zip(given, (epochs, steps)))
+    return tuple(d if value is None else int(value) for value, d in zip(given, (epochs, steps)))
 
 
 def mask_stage(estimator, module, masks, train, rows, cluster, n_classes, batch_size, seeds):

@@ -235,7 +235,7 @@ class SELFClassifier(BaseTorchClassifier):
         """Train the last layer on the selected embeddings, all classes equally often."""
         n = len(selected)
         p = sampling_probabilities(selected.y.cpu().numpy())
-        sampler = WeightedSampler(p, n_draws=self.head_steps * n, seed=seeds[0])
+        sampler = WeightedSampler(p, n_draws=int(self.head_steps) * n, seed=seeds[0])
         changes = {
             "max_epochs": 1,
             "batch_size": n,
