@@ -65,8 +65,8 @@ def test_numpy_numbers_are_numbers(entry):
         assert_array_equal(_answers(entry, _numbers(estimator, make)), expected)
 
 
-def test_numpy_numbers_of_networks_and_methods(small_images=(16, 1, 8, 8)):
-    X = np.random.default_rng(0).random(small_images, dtype=np.float32)
+def test_numpy_numbers_of_networks_and_methods():
+    X = np.random.default_rng(0).random((16, 1, 8, 8), dtype=np.float32)
     y = np.arange(16) % 2
 
     def network():
