@@ -17,6 +17,8 @@ from skspurious._preparation import read_input, warn_about_dropped_groups
 from skspurious._shared import TrainingParameters
 from skspurious._training import Trained, begin_fit, history_frame, run_stage
 from skspurious.data import resolve_groups, unpack_groups
+from skspurious.data._group_columns import without_columns
+from skspurious.data._grouped import take_group_columns, take_named_groups
 from skspurious.data._sources import steps_of
 from skspurious.utils._parameters import extends
 from skspurious.utils._sklearn_compat import _fit_context
@@ -78,6 +80,8 @@ class BaseTorchClassifier(ClassifierMixin, TrainingParameters, metaclass=ABCMeta
     }
     __metadata_request__score = {"sample_group": True}
 
+    _group_columns = ()  # of a DataFrame X, when their names are given as the groups
+
     def __init__(self, module=None, **shared):
         super().__init__(module, **shared)
 
@@ -133,7 +137,9 @@ class BaseTorchClassifier(ClassifierMixin, TrainingParameters, metaclass=ABCMeta
         y : array-like of shape (n_samples,)
             Class labels.
         sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), default=None
-            Group of each sample, any hashable values; several columns are crossed.
+            Group of each sample, any hashable values; several columns are crossed. Of a DataFrame
+            X the name of a column, or a list of names: it is then no feature, and predicting
+            needs no such column.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each sample in the loss.
         X_val : same kinds as X, default=None
@@ -166,10 +172,12 @@ class BaseTorchClassifier(ClassifierMixin, TrainingParameters, metaclass=ABCMeta
 
     def _fit(self, X, y, *, of_method=None, **given):
         """Prepare, train, and only then learn; ``of_method`` is for the method's ``_train``."""
+        X, columns, given = take_named_groups(X, **given)
         inferrer = self._make_group_inferrer()
         runtime, data, module, seeds = begin_fit(self, X, y, group_inferrer=inferrer, **given)
         trained = self._train(module, data, runtime, seeds, **(of_method or {}))
         self._learn(data, trained)
+        self._group_columns = columns
         return self
 
     def _learn(self, data, trained):
@@ -203,7 +211,8 @@ class BaseTorchClassifier(ClassifierMixin, TrainingParameters, metaclass=ABCMeta
 
     def _samples(self, X):
         """Samples of any X, without the groups that it carries."""
-        return read_input(self, unpack_groups(X)[0], self._description)
+        samples = without_columns(unpack_groups(X)[0], self._group_columns)
+        return read_input(self, samples, self._description)
 
     def decision_function(self, X):
         """Logits, or for two classes the logit of the second minus that of the first.
@@ -265,7 +274,8 @@ class BaseTorchClassifier(ClassifierMixin, TrainingParameters, metaclass=ABCMeta
         y : array-like of shape (n_samples,)
             True class labels.
         sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), default=None
-            Group of each sample. None takes those that ``X`` carries.
+            Group of each sample, or names of columns of a DataFrame. None takes those that ``X``
+            carries, or the columns that ``fit`` was given.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each sample within its group.
 
@@ -274,6 +284,7 @@ class BaseTorchClassifier(ClassifierMixin, TrainingParameters, metaclass=ABCMeta
         score : float
         """
         check_is_fitted(self)
+        X, sample_group, _ = take_group_columns(X, sample_group, fitted=self._group_columns)
         group = resolve_groups(X, y, sample_group=sample_group).sample_group
         if group is None:
             warn_about_dropped_groups(self, "this score is plain accuracy")

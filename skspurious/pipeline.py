@@ -10,7 +10,13 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, check_memory
 
 from skspurious.data import GroupedData, infer_groups, unpack_groups
-from skspurious.data._grouped import without_groups, wrap_like
+from skspurious.data._group_columns import without_columns
+from skspurious.data._grouped import (
+    take_group_columns,
+    take_named_groups,
+    without_groups,
+    wrap_like,
+)
 from skspurious.data._sources import is_group_inferrer, known_for
 from skspurious.utils._sklearn_compat import _fit_context, _print_elapsed_time
 
@@ -96,6 +102,7 @@ class Pipeline(sklearn.pipeline.Pipeline):
     """
 
     _carries_groups = True  # what is missing in a step was not dropped by a step before
+    _group_columns = ()  # of a DataFrame X, when their names are given as the groups
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(
@@ -118,7 +125,8 @@ class Pipeline(sklearn.pipeline.Pipeline):
         y : array-like of shape (n_samples,), default=None
             Class labels.
         sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), default=None
-            Group of each sample, for the last step.
+            Group of each sample, for the last step; of a DataFrame also the name of a column, or a
+            list of names, which no step sees.
         X_val : same kinds as X, default=None
             Validation samples; they are transformed as X is, and go to the last step.
         y_val : array-like of shape (n_val,), default=None
@@ -137,13 +145,15 @@ class Pipeline(sklearn.pipeline.Pipeline):
         TypeError
             If the last step takes no groups or no validation samples and some are given.
         """
-        given = {
-            "sample_group": sample_group,
-            "X_val": X_val,
-            "y_val": y_val,
-            "sample_group_val": sample_group_val,
-        }
+        X, columns, given = take_named_groups(
+            X,
+            sample_group=sample_group,
+            X_val=X_val,
+            y_val=y_val,
+            sample_group_val=sample_group_val,
+        )
         given = {name: value for name, value in given.items() if value is not None}
+        self._group_columns = columns
         X, of_last = self._fit_transformers(X, y, given, params)
         last = self.steps[-1][1]
         if not _is_left_out(last):
@@ -228,6 +238,11 @@ class Pipeline(sklearn.pipeline.Pipeline):
     def _call_last(self, method, X, *args, params):
         """Call a method of the last step on the transformed X."""
         check_is_fitted(self)
+        if method == "score":
+            given = params.pop("sample_group", None)
+            X, group, _ = take_group_columns(X, given, fitted=self._group_columns)
+            params = params if group is None else {**params, "sample_group": group}
+        X = wrap_like(without_columns(unpack_groups(X)[0], self._group_columns), X)
         routed = None
         if params and get_config()["enable_metadata_routing"]:
             routed = process_routing(self, method, **params)
@@ -326,7 +341,7 @@ class Pipeline(sklearn.pipeline.Pipeline):
         """
         if sample_weight is not None:
             params = {"sample_weight": sample_weight, **params}
-        return self._call_last("score", X, y, params=params)
+        return self._call_last("score", X, y, params=dict(params))
 
     def infer_groups(self, X, y):
         """Groups of new rows, by the inferrer among the steps or in the last one.

@@ -6,6 +6,7 @@ import scipy.sparse
 import torch
 from sklearn.utils import check_consistent_length
 
+from skspurious.data._group_columns import named_columns, without_columns
 from skspurious.data._groups import as_group_array, encode_groups
 from skspurious.data._overlapping import OverlappingGroups
 from skspurious.data._samples import DatasetSamples, TensorSamples, ViewedPaths, n_rows
@@ -24,6 +25,7 @@ class GroupedData:
     sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), or \
             OverlappingGroups, default=None
         The group of every sample. None carries no groups. Those that overlap are for scores alone.
+        The name of a column of a DataFrame, or a list of names, takes these columns out of it.
     sample_attribute : array-like of shape (n_samples,), default=None
         Values of a spurious attribute where they are known, and None or NaN elsewhere. They are
         for a ``group_inferrer`` that takes them, ``SemiSupervisedGroupInferrer``. They are no
@@ -45,6 +47,9 @@ class GroupedData:
             raise TypeError(
                 "data is a GroupedData already; pass data.data to give it other groups."
             )
+        columns = named_columns(data, sample_group)
+        if columns:
+            data, sample_group = without_columns(data, columns), data[list(columns)]
         self.data = data
         is_array = sample_group is not None and not isinstance(sample_group, OverlappingGroups)
         self.sample_group = as_group_array(sample_group) if is_array else sample_group
@@ -134,6 +139,46 @@ def unpack_groups(X, sample_group=None):
     if sample_group is not None:
         return X.data, sample_group, None
     return X.data, X.sample_group, X.group_inferrer
+
+
+def take_group_columns(X, sample_group, name="sample_group", fitted=()):
+    """The samples without the columns that `sample_group` names, the groups, and the names.
+
+    Parameters
+    ----------
+    X : any kind of samples, or GroupedData
+    sample_group : str, list of str, groups, or None
+        Groups that are no names are left as they are.
+    name : str, default="sample_group"
+        Of the argument, for errors.
+    fitted : tuple of str, default=()
+        The names that ``fit`` was given, which count where `sample_group` is None.
+
+    Returns
+    -------
+    X : the samples
+    sample_group : the groups
+    columns : tuple of str
+    """
+    samples = unpack_groups(X)[0]
+    if sample_group is None:
+        columns = fitted if set(fitted) <= set(getattr(samples, "columns", ())) else ()
+    else:
+        columns = named_columns(samples, sample_group, name)
+    if not columns:
+        return X, sample_group, ()
+    return wrap_like(without_columns(samples, columns), X), samples[list(columns)], columns
+
+
+def take_named_groups(X, sample_group=None, X_val=None, sample_group_val=None, **given):
+    """The same of all that ``fit`` is given: X, the names, and the other arguments."""
+    X, sample_group, columns = take_group_columns(X, sample_group)
+    if X_val is not None:
+        X_val, sample_group_val, _ = take_group_columns(
+            X_val, sample_group_val, "sample_group_val", fitted=columns
+        )
+    first = {"sample_group": sample_group, "X_val": X_val}
+    return X, columns, {**first, **given, "sample_group_val": sample_group_val}
 
 
 def wrap_like(Z, X):

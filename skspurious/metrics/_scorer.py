@@ -9,7 +9,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn.utils.validation import check_is_fitted
 
 from skspurious.data import infer_groups, resolve_groups, unpack_groups
-from skspurious.data._grouped import without_groups
+from skspurious.data._grouped import take_group_columns, without_groups
 from skspurious.data._sources import last_step
 from skspurious.metrics._checks import check_empty
 from skspurious.metrics._group_metric import worst_group_metric
@@ -83,6 +83,7 @@ class _WorstGroupScorer:
         """
         metric = self._get_metric()
         labels = getattr(estimator, "classes_", None)
+        X, sample_group, _ = take_group_columns(X, sample_group, fitted=_columns_of(estimator))
         found = resolve_groups(X, y, sample_group=sample_group, group_inferrer=self._fitted)
         X, group = without_groups(X), found.sample_group
         if sample_group is None and self._scored.inferrer is not None:
@@ -183,7 +184,8 @@ def make_worst_group_scorer(
     The scorer takes the groups of the samples that it scores from the first source that applies:
 
     1. ``sample_group``, given in a direct call or by metadata routing (the scorer requests it, so
-       ``search.fit(X, y, sample_group=...)`` is enough where routing is on);
+       ``search.fit(X, y, sample_group=...)`` is enough where routing is on), or the columns of a
+       DataFrame ``X`` whose names ``fit`` was given;
     2. ``group_inferrer``, if given here;
     3. ``X``, if it is a :class:`~skspurious.GroupedData`;
     4. a jury of views of these samples, see below.
@@ -294,6 +296,14 @@ def _check_no_labels_lost(estimator):
             "without routing gives them to fit and not to the scorer. Searches turn this error "
             "into NaN: pass error_score='raise' to see it there."
         )
+
+
+def _columns_of(estimator):
+    """The columns of X whose names ``fit`` was given as groups."""
+    fitted = getattr(estimator, "best_estimator_", estimator)
+    return getattr(fitted, "_group_columns", None) or getattr(
+        last_step(fitted), "_group_columns", ()
+    )
 
 
 def _is_own(group_inferrer):

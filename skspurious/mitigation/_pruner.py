@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from skspurious._shared import TrainingParameters
 from skspurious._training import begin_fit, check_module, loop_config
 from skspurious.data import GroupedData, unpack_groups
-from skspurious.data._grouped import carried_attribute
+from skspurious.data._grouped import carried_attribute, take_group_columns
 from skspurious.data._sources import last_step
 from skspurious.functional._difficulty import select_kept, split_difficulty
 from skspurious.mitigation._pruner_scores import score_samples
@@ -206,6 +206,7 @@ class SpuriousSamplePruner(TrainingParameters):
         -------
         self : SpuriousSamplePruner
         """
+        X, sample_group, _ = take_group_columns(X, sample_group)
         runtime, data, module, seeds = begin_fit(
             self, X, y, group_inferrer=self.group_inferrer, sample_group=sample_group
         )
