@@ -10,6 +10,7 @@ from skspurious.data._group_columns import named_columns, without_columns
 from skspurious.data._groups import as_group_array, encode_groups
 from skspurious.data._overlapping import OverlappingGroups
 from skspurious.data._samples import DatasetSamples, TensorSamples, ViewedPaths, n_rows
+from skspurious.utils._frames import as_pandas
 
 
 class GroupedData:
@@ -47,6 +48,7 @@ class GroupedData:
             raise TypeError(
                 "data is a GroupedData already; pass data.data to give it other groups."
             )
+        data = as_pandas(data)
         columns = named_columns(data, sample_group)
         if columns:
             data, sample_group = without_columns(data, columns), data[list(columns)]
@@ -135,7 +137,7 @@ def unpack_groups(X, sample_group=None):
     (['a.png', 'b.png'], [0, 1])
     """
     if not isinstance(X, GroupedData):
-        return X, sample_group, None
+        return as_pandas(X), sample_group, None
     if sample_group is not None:
         return X.data, sample_group, None
     return X.data, X.sample_group, X.group_inferrer

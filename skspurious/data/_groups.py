@@ -8,6 +8,7 @@ import torch
 from sklearn.utils import check_consistent_length
 
 from skspurious.data._overlapping import OverlappingGroups
+from skspurious.utils._frames import as_pandas
 
 
 def make_sample_group(y, attribute):
@@ -174,6 +175,7 @@ def encode_attribute(sample_attribute, *, n_samples, values=None, missing_values
 
 def as_group_array(sample_group, name="sample_group"):
     """One value for each sample, or a column for each attribute, as an array."""
+    sample_group = as_pandas(sample_group)
     if isinstance(sample_group, OverlappingGroups | Mapping):
         raise ValueError(
             f"{name} is of type {type(sample_group).__name__}; here every sample needs one group. "

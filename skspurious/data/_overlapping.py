@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from skspurious.utils._frames import as_pandas
+
 
 class OverlappingGroups:
     """Groups of which a sample may be in several, or in none.
@@ -63,6 +65,7 @@ class OverlappingGroups:
     """
 
     def __init__(self, masks, groups=None):
+        masks = as_pandas(masks)
         if isinstance(masks, Mapping):
             groups = list(masks) if groups is None else list(groups)
             columns = [_as_mask(mask, name) for name, mask in masks.items()]
@@ -134,6 +137,7 @@ class OverlappingGroups:
 
 def _as_mask(mask, name):
     """A column of true and false."""
+    mask = as_pandas(mask)
     column = mask.to_numpy(dtype=object) if hasattr(mask, "to_numpy") else np.asarray(mask)
     if np.ma.isMaskedArray(mask) and np.ma.getmaskarray(mask).any():
         raise ValueError(f"The mask of group {name!r} has masked values; fill them.")

@@ -10,6 +10,7 @@ from sklearn.utils.multiclass import unique_labels
 
 from skspurious.data import OverlappingGroups, encode_groups
 from skspurious.functional._metrics import group_counts
+from skspurious.utils._frames import as_pandas
 
 
 class Members(NamedTuple):
@@ -164,7 +165,7 @@ def check_predicted_classes(y_true, y_pred):
 def group_index(values, sample_group):
     """Index of groups: tuples become levels, named as the columns of ``sample_group``."""
     if values.dtype == object and all(isinstance(value, tuple) for value in values):
-        columns = getattr(sample_group, "columns", None)
+        columns = getattr(as_pandas(sample_group), "columns", None)
         names = None if columns is None else [str(column) for column in columns]
         return pd.MultiIndex.from_tuples(values.tolist(), names=names)
     return pd.Index(values, name="group")
