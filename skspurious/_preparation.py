@@ -13,7 +13,7 @@ from skspurious._engine._modules import weights_transform
 from skspurious.data import TensorSamples, encode_groups, resolve_groups, unpack_groups
 from skspurious.data._description import InputDescription, read_samples
 from skspurious.data._samples import input_kind
-from skspurious.data._sources import pipeline_drops_groups, steps_of
+from skspurious.data._sources import pipeline_drops_groups, steps_of, takes_attribute
 from skspurious.functional._split import stratified_split
 from skspurious.utils._parameters import shallow_copy
 from skspurious.utils._sklearn_compat import _check_sample_weight, _check_y
@@ -340,7 +340,7 @@ def groups_missing(name):
 def warn_about_groups_of_nothing(estimator, inferrer):
     """Warn where groups were inferred of which balancing repairs nothing, beyond doubt."""
     *before, last = steps_of(inferrer)
-    if not hasattr(last, "evidence_of_nothing"):
+    if not hasattr(last, "evidence_of_nothing") or takes_attribute(last):  # labels are something
         return
     if any(hasattr(step, "fit") and get_tags(step).target_tags.required for step in before):
         return  # a representation that was fitted to the labels says nothing on the same samples

@@ -204,7 +204,8 @@ def describe_evidence(name, recovery, code, level, untested=""):
     figures = {
         "name": name,
         "recovered": recovery.recovered,
-        "recovered_high": recovery.recovered + 2 * np.hypot(recovery.standard_error, one_more),
+        "recovered_high": recovery.recovered
+        + float(2 * np.hypot(recovery.standard_error, one_more)),
         "lost": recovery.lost,
         "standard_error": recovery.standard_error,
         "error_misled": float(np.mean(error)) if error else 0.0,
