@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator
 from skspurious.functional._cross_fit import cross_fit_folds
 from skspurious.functional._recovery import leading_components, recovery_tests
 from skspurious.group_inference._evidence import STRONG, Evidence, describe_evidence
+from skspurious.utils._random import draw_seed
 from skspurious.utils._sklearn_compat import print_as_estimator
 
 _LEVEL = 0.05
@@ -27,9 +28,8 @@ class _Kept(NamedTuple):
 
     def evidence(self, n_permutations=_N_PERMUTATIONS):
         n = 1 if self.untested else n_permutations
-        (found,) = recovery_tests(
-            self.Z, self.code, [self.says], n_components=None, n_permutations=n
-        )
+        params = {"n_components": None, "n_permutations": n, "random_state": draw_seed(0)}
+        (found,) = recovery_tests(self.Z, self.code, [self.says], **params)
         return describe_evidence(self.name, found, self.code, _LEVEL, self.untested)
 
 
@@ -81,14 +81,18 @@ class CarriesEvidence(BaseEstimator):
         Returns
         -------
         evidence : Evidence or None
-            If it recovers less than 0.05 by more than two standard errors, where a plain head
-            errs on a tenth or more: with few samples nobody can say so.
+            If it recovers less than 0.05 by more than two standard errors, which are less than
+            0.05 themselves, where a plain head errs on a tenth or more: of few samples, and of
+            few errors, nobody can say so.
         """
         found = self._evidence
         if isinstance(found, _Kept):
             found = found.evidence(n_permutations=1)  # the figures alone, at first
         figures = found.figures
-        if not figures or figures["error_misled"] < _MUST_ERR or figures["recovered_high"] > STRONG:
+        if not figures or figures["error_misled"] < _MUST_ERR:
+            return None
+        high = figures["recovered_high"]
+        if high > STRONG or high - figures["recovered"] > STRONG:
             return None
         return self.evidence_ if self.evidence_.level == "none" else None
 
