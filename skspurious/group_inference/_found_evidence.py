@@ -1,6 +1,6 @@
 """``evidence_`` of a fitted inferrer: looked for when it is first asked for, and printed."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -17,7 +17,8 @@ _MOST_ROWS = 2500
 _MUST_ERR = 0.1  # how often a plain head errs on one side, before one can say that nothing is there
 
 
-class _Kept(NamedTuple):
+@dataclass(frozen=True)
+class _Kept:
     """What evidence is looked for in: some samples, by few numbers."""
 
     Z: np.ndarray  # (n_rows, at most 64)

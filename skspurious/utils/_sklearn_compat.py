@@ -26,6 +26,6 @@ __all__ = [
 ]
 
 
-def print_as_estimator(method):
+def print_as_estimator(method: object) -> None:
     """Break lines of what has this ``__repr__`` as those of an estimator, in Pipelines too."""
     _EstimatorPrettyPrinter._dispatch[method] = _EstimatorPrettyPrinter._pprint_estimator
