@@ -246,6 +246,7 @@ def leading_components(
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
+        The rows.
     n_components : int, default=64
         Most columns of the result.
     is_quick : bool, default=False
