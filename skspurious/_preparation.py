@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from sklearn.utils import get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
 
@@ -12,7 +13,7 @@ from skspurious._engine._modules import weights_transform
 from skspurious.data import TensorSamples, encode_groups, resolve_groups, unpack_groups
 from skspurious.data._description import InputDescription, read_samples
 from skspurious.data._samples import input_kind
-from skspurious.data._sources import pipeline_drops_groups
+from skspurious.data._sources import pipeline_drops_groups, steps_of, takes_attribute
 from skspurious.functional._split import stratified_split
 from skspurious.utils._parameters import shallow_copy
 from skspurious.utils._sklearn_compat import _check_sample_weight, _check_y
@@ -114,6 +115,8 @@ def prepare(
         group, groups = encode_groups(found.sample_group, n_samples=len(y))
     elif estimator._needs_groups:
         raise ValueError(groups_missing(type(estimator).__name__))
+    if estimator._balances_groups:
+        warn_about_groups_of_nothing(estimator, found.group_inferrer)
     train = _label(samples, code, group, len(groups), _check_weight(sample_weight, code))
     data = FitData(
         classes=classes,
@@ -332,6 +335,26 @@ def groups_missing(name):
         "skspurious.pipeline.make_pipeline carries them through every step. To see this error "
         "in a search, pass error_score='raise'."
     )
+
+
+def warn_about_groups_of_nothing(estimator, inferrer):
+    """Warn where groups were inferred of which balancing repairs nothing, beyond doubt."""
+    *before, last = steps_of(inferrer)
+    if not hasattr(last, "evidence_of_nothing") or takes_attribute(last):  # labels are something
+        return
+    if any(hasattr(step, "fit") and get_tags(step).target_tags.required for step in before):
+        return  # a representation that was fitted to the labels says nothing on the same samples
+    evidence = last.evidence_of_nothing()
+    if evidence is not None:
+        figures = evidence.figures
+        warn(
+            f"{type(estimator).__name__} balances groups that rest on nothing: by "
+            f"{type(last).__name__}, a linear head errs on {figures['error_misled']:.2f} of the "
+            f"smaller parts of the classes, and balancing recovers {figures['recovered']:.3f} of "
+            f"their accuracy, at most {figures['recovered_high']:.3f}. Look for groups by views "
+            "(ViewJury), or by labels of a few samples (SemiSupervisedGroupInferrer); "
+            "AutoRetrainer keeps plain training where it finds no shortcut."
+        )
 
 
 def warn_about_dropped_groups(estimator, consequence):

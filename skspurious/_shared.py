@@ -237,6 +237,12 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
     # What the preparation of data asks.
 
     _needs_groups = False
+
+    @property
+    def _balances_groups(self):
+        """Whether samples count by their groups, so that groups of nothing cost accuracy."""
+        return self._needs_groups
+
     _splits_by_group = True  # what is kept aside is stratified by group, too
 
     def _check_data(self, data):

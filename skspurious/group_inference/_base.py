@@ -94,6 +94,8 @@ class GroupMethod(BaseEstimator):
         Class attribute: what ``normalize="auto"`` means for this method.
     needs_losses : bool
         Class attribute: whether ``find`` needs ``losses`` in its context.
+    made_of_errors : bool
+        Class attribute: whether its groups are what a model is right and wrong about.
     supports_global : bool
         Class attribute: whether ``scope="global"`` makes sense. With this scope ``find`` gets class
         codes that are all 0, and a group is the part of a class in a cluster.
@@ -127,6 +129,7 @@ class GroupMethod(BaseEstimator):
 
     normalizes = False
     needs_losses = False
+    made_of_errors = False
     supports_global = False
 
     # ----------------------------------------------------------- what a method supplies

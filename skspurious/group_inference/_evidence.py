@@ -6,22 +6,25 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_array
 
 from skspurious.data import encode_groups, unpack_groups
+from skspurious.data._sources import infer_groups, steps_of
 from skspurious.functional._jury import jury_scores
 from skspurious.functional._recovery import recovery_tests
-from skspurious.group_inference._error import ErrorGroups
+from skspurious.group_inference._methods import new_method
+from skspurious.group_inference._named_views import CLEAN
 from skspurious.group_inference._samples import as_array
+from skspurious.group_inference._two_sided import TwoSidedMethod
 from skspurious.utils._random import draw_seed
 from skspurious.views._base import View
-from skspurious.views._standard import kind_of
 
-CLEAN = "clean"  # the samples as they are, among the views of a jury: no evidence, for it sees all
 STRONG = 0.05  # recovered accuracy from which evidence is strong
 MADE_OF_ERRORS = (
     "made of errors: balancing always recovers errors that were picked out, with a shortcut or none"
+)
+MADE_OF_CLUSTERS = (
+    "parts of a class: balancing recovers those that are hard, with a shortcut or none"
 )
 
 
@@ -33,12 +36,20 @@ class Evidence:
     ----------
     level : {"none", "weak", "strong"}
         "none": balancing the groups gains no more than it would by chance, or among equally hard
-        samples. "weak": it gains more. "strong": and recovers 0.05 of the accuracy or more.
+        samples; or this cannot be tested. "weak": it gains more. "strong": and recovers 0.05 of
+        the accuracy or more.
     reason : str
         One sentence.
     figures : dict of str to float or str, default={}
         Of the strongest of what was tested: its ``name``, ``recovered`` and ``lost`` accuracy,
-        ``standard_error`` of the first, and ``p_value``.
+        ``standard_error`` of the first and ``recovered_high``, what it is at most (two standard
+        errors, and one sample more), ``error_misled``, how often a plain head errs where it
+        misleads, and ``p_value``, where it can be tested.
+
+    See Also
+    --------
+    evidence_of : Makes it, of groups or of an inferrer.
+    skspurious.inspection.shortcut_test : The full test, with the errors of a classifier.
 
     Examples
     --------
@@ -85,10 +96,11 @@ def evidence_of(groups, X, y, *, level=0.05, n_permutations=99, random_state=0):
     ----------
     groups : fitted inferrer, or array-like of shape (n_samples,) or (n_samples, n_attributes)
         An inferrer that was fitted on these samples, or groups: values of an attribute, or groups
-        within the classes, of which the largest of each class counts as its majority.
+        within the classes, of which the largest of each class counts as its majority; better the
+        attribute.
     X : array-like of shape (n_samples, n_features)
         Representation of the samples, such as an embedding. With a :class:`ViewJury` that has a
-        clean sample they may be its samples, such as pictures.
+        clean sample they may be its samples, such as pictures or all columns.
     y : array-like of shape (n_samples,)
         Class labels.
     level : float, default=0.05
@@ -101,7 +113,10 @@ def evidence_of(groups, X, y, *, level=0.05, n_permutations=99, random_state=0):
     Returns
     -------
     evidence : Evidence
-        Of groups that are made of the samples' own errors "none", without a test.
+        Of an inferrer's groups that are clusters, or are made of errors, "none": they tell hard
+        samples as well as those that a shortcut misleads. Errors on a view of the samples are
+        tested: a Pipeline that begins with a :mod:`view <skspurious.views>` or a
+        ``ColumnTransformer``, or ``ErrorGroups(probe=)``.
 
     Raises
     ------
@@ -114,6 +129,11 @@ def evidence_of(groups, X, y, *, level=0.05, n_permutations=99, random_state=0):
 
     Notes
     -----
+    A fitted inferrer has ``evidence_``, which is a quick form of this; ``ViewJury.effect_`` is the
+    size of what balancing recovers, without a test. Which to use: ``evidence_`` to see whether
+    groups rest on something; this function for groups from elsewhere, other samples, or more
+    draws; :func:`~skspurious.inspection.shortcut_test` for a report on a classifier.
+
     Of a :class:`ViewJury` the views are tested one by one and together, without the clean sample,
     and the smallest p-value is corrected for their number.
 
@@ -145,17 +165,19 @@ def evidence_of(groups, X, y, *, level=0.05, n_permutations=99, random_state=0):
         random_state=draw_seed(random_state),
     )
     best = strongest(found)
-    return describe_evidence(tested[best].name, found[best], level)
+    return describe_evidence(tested[best].name, found[best], code, level)
 
 
 def clean_numbers(inferrer, X):
-    """Samples as numbers: as they are, or as a jury sees the clean sample where it has one."""
-    names = getattr(inferrer, "view_names_", [])
-    if CLEAN in names and kind_of(X) not in ("table", "embedding"):
-        X = inferrer.judges_[names.index(CLEAN)].transformer_.transform(X)
-    X = unpack_groups(X)[0]
-    X = as_array(X.toarray() if hasattr(X, "toarray") else X)
-    return check_array(X, dtype=[np.float64, np.float32])
+    """Samples as numbers: what a jury takes for the clean sample, or as they are."""
+    samples = unpack_groups(X)[0]
+    samples = as_array(samples.toarray() if hasattr(samples, "toarray") else samples)
+    n_features = getattr(inferrer, "n_features_in_", None)  # where a jury was fitted on a table
+    is_table = len(getattr(samples, "shape", ())) == 2
+    is_for_jury = not is_table or samples.shape[1] == n_features
+    if is_for_jury and CLEAN in getattr(inferrer, "view_names_", []):
+        return inferrer.represent(X)
+    return check_array(samples, dtype=[np.float64, np.float32])
 
 
 def strongest(recoveries):
@@ -172,20 +194,35 @@ def level_of(recovery, level):
     return "strong" if recovery.recovered >= STRONG else "weak"
 
 
-def describe_evidence(name, recovery, level):
-    """Evidence in words."""
+def describe_evidence(name, recovery, code, level, untested=""):
+    """Evidence in words; `untested` says why there can be none."""
+    wrong = recovery.is_wrong
+    split = np.flatnonzero(np.isfinite(recovery.class_recovered))
+    n_wrong = np.bincount(code[wrong], minlength=len(recovery.class_recovered))[split]
+    one_more = np.sqrt(np.sum(1.0 / n_wrong**2)) / max(1, len(split))
+    error = [np.mean(~recovery.is_hit[wrong & (code == k)]) for k in split]
     figures = {
         "name": name,
         "recovered": recovery.recovered,
+        "recovered_high": recovery.recovered
+        + float(2 * np.hypot(recovery.standard_error, one_more)),
         "lost": recovery.lost,
         "standard_error": recovery.standard_error,
+        "error_misled": float(np.mean(error)) if error else 0.0,
         "p_value": recovery.p_value,
     }
     reason = (
         f"balancing the sides of {name!r} recovers {recovery.recovered:.3f} of the accuracy where "
-        f"it misleads and loses {recovery.lost:.3f} elsewhere, p = {recovery.p_value:.3g}"
+        f"it misleads and loses {recovery.lost:.3f} elsewhere"
     )
-    return Evidence(level_of(recovery, level), reason, figures)
+    if untested:
+        del figures["p_value"]
+        return Evidence("none", f"{untested}; {reason}", figures)
+    reason += f", p = {recovery.p_value:.3g}"
+    found = level_of(recovery, level)
+    if found == "none" and recovery.recovered > max(STRONG, 2 * recovery.standard_error):
+        reason += ": it is not told from hard samples"
+    return Evidence(found, reason, figures)
 
 
 def nuisances_of(inferrer, code, *, name, X=None, y=None):
@@ -205,43 +242,46 @@ def nuisances_of(inferrer, code, *, name, X=None, y=None):
     -------
     nuisances : list of Nuisance
     """
-    if is_made_of_errors(inferrer):
-        return [Nuisance(name, None, MADE_OF_ERRORS)]
-    last = inferrer.steps[-1][1] if isinstance(inferrer, Pipeline) else inferrer
+    reason = why_not_tested(inferrer)
+    if reason:
+        return [Nuisance(name, None, reason)]
+    last = steps_of(inferrer)[-1]
     if hasattr(last, "votes_") and hasattr(last, "view_scores_"):
-        votes = last.votes_ if X is None else _new_votes(inferrer, last, X, y)
-        return _views_of(votes, last.view_names_, last.view_scores_["weight"].to_numpy())
-    group = last.labels_ if X is None else inferrer.infer_groups(X, y)
-    by_error = isinstance(getattr(last, "method_", None), ErrorGroups)
-    return [Nuisance(name, nuisance_of_groups(group, code, first_is_right=by_error))]
+        return _views_of(last, None if X is None else _new_votes(inferrer, last, X))
+    group = last.labels_ if X is None else infer_groups(inferrer, X, y)[0]
+    is_ordered = isinstance(getattr(last, "method_", None), TwoSidedMethod)
+    return [Nuisance(name, nuisance_of_groups(group, code, first_is_right=is_ordered))]
 
 
-def is_made_of_errors(inferrer):
-    """Whether groups are errors on the sample itself; errors on a view of it are something else."""
-    steps = [step for _, step in inferrer.steps] if isinstance(inferrer, Pipeline) else [inferrer]
-    method = getattr(steps[-1], "method_", getattr(steps[-1], "method", None))
-    of_errors = (
-        method == "error"
-        or (isinstance(method, ErrorGroups) and method.probe is None)
-        or getattr(method, "made_of_errors", False)
-        or getattr(steps[-1], "made_of_errors", False)
-    )
-    sees_view = any(isinstance(step, View) or hasattr(step, "transformers") for step in steps[:-1])
-    return bool(of_errors) and not sees_view
+def why_not_tested(inferrer):
+    """Why groups are no evidence, whatever balancing them recovers; empty where they may be.
+
+    Errors on the samples and parts of a class are not, errors on a view of the samples are.
+    """
+    *before, last = steps_of(inferrer)
+    method = getattr(last, "method_", getattr(last, "method", None))
+    method = new_method(method) if isinstance(method, str) else method
+    if method is not None and not method.made_of_errors:
+        return MADE_OF_CLUSTERS
+    sees_view = any(isinstance(step, View) or hasattr(step, "transformers") for step in before)
+    if sees_view or getattr(method, "probe", None) is not None:
+        return ""
+    return MADE_OF_ERRORS if getattr(last, "made_of_errors", method is not None) else ""
 
 
-def _views_of(votes, names, weight):
+def _views_of(jury, votes=None):
     """Each view, and their weighted vote without the clean sample."""
-    is_view = np.array([name != CLEAN for name in names])
-    views = [Nuisance(name, votes[v]) for v, name in enumerate(names) if is_view[v]]
-    weight = np.where(is_view, weight, 0.0)
-    if (weight > 0).sum() > 1:
-        views.append(Nuisance("jury", jury_scores(votes, weight / weight.sum())))
+    score = jury.view_score_ if votes is None else jury_scores(votes, jury._view_weight)
+    votes = jury.votes_ if votes is None else votes
+    named = zip(jury.view_names_, votes, strict=True)
+    views = [Nuisance(name, vote) for name, vote in named if name != CLEAN]
+    if np.count_nonzero(jury._view_weight) > 1:
+        views.append(Nuisance("jury", score))
     return views or [Nuisance(CLEAN, None, "the clean sample alone, which is no view")]
 
 
-def _new_votes(inferrer, jury, X, y):
-    for _, step in inferrer.steps[:-1] if isinstance(inferrer, Pipeline) else []:
+def _new_votes(inferrer, jury, X):
+    for step in steps_of(inferrer)[:-1]:
         X = step.transform(X)
     return np.stack([judge.votes(X) for judge in jury.judges_])
 

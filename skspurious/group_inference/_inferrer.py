@@ -10,6 +10,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skspurious.functional._rows import row_chunks
 from skspurious.group_inference._base import GroupMethod, InferenceContext
+from skspurious.group_inference._evidence import Nuisance, nuisance_of_groups, why_not_tested
+from skspurious.group_inference._found_evidence import CarriesEvidence
 from skspurious.group_inference._methods import METHODS, new_method
 from skspurious.group_inference._neighbors import NeighborIndex, TrainingRows
 from skspurious.group_inference._samples import (
@@ -25,7 +27,7 @@ from skspurious.utils._random import draw_seed
 from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
 
 
-class SpuriousGroupInferrer(TrainingRows, GroupCarrier, PassThrough):
+class SpuriousGroupInferrer(CarriesEvidence, TrainingRows, GroupCarrier, PassThrough):
     """Find the groups hidden in each class, from an embedding or from early outputs.
 
     Within a class, samples that share a spurious attribute lie together in the embedding of a
@@ -118,6 +120,10 @@ class SpuriousGroupInferrer(TrainingRows, GroupCarrier, PassThrough):
         Logit of the own class minus the largest of the others. With "error", "xrm" and "eiil"
         these are logits of the linear model that was fitted without the sample, and a negative
         margin is an error; with ``reduction="margin"`` the rows are the logits. Otherwise None.
+    evidence_ : Evidence
+        What balancing the groups recovers for a linear head, see :func:`evidence_of`. Groups that
+        are made of errors or are clusters have none, unless by ``ErrorGroups(probe=)``. Looked for
+        when it is first asked for, in at most 2,500 rows that are kept until then.
     cluster_search_ : DataFrame
         Every number of clusters that was tried: class (None with ``scope="global"``),
         n_clusters, silhouette, macro_silhouette, selected.
@@ -268,6 +274,7 @@ class SpuriousGroupInferrer(TrainingRows, GroupCarrier, PassThrough):
         self.labels_, self._center_distance = method.number_groups(rows, code, is_global)
         self._index = NeighborIndex(rows) if self.store_index else None
         self._describe_groups(is_global)
+        self._look_for_evidence(X, code)
         return self
 
     def predict(self, X, y=None):
@@ -385,10 +392,16 @@ class SpuriousGroupInferrer(TrainingRows, GroupCarrier, PassThrough):
             columns=["class", "n_clusters", "silhouette", "macro_silhouette", "selected"],
         )
 
-    # ------------------------------------------------------------------------- checks
+    def _look_for_evidence(self, X, code):
+        """What the groups say of the class, and whether that can be evidence."""
+        untested, probe = why_not_tested(self), getattr(self.method_, "probe", None)
+        says = None
+        if not self.method_.made_of_errors or probe is not None:
+            says = nuisance_of_groups(self.labels_, code, first_is_right=probe is not None)
+        Z = X if probe is None else X[:, -probe:]
+        self.keep_evidence(Z, code, Nuisance("groups", says, untested))
 
-    def _check_samples(self, X):
-        return validate_data(self, as_array(X), reset=False, dtype=[np.float64, np.float32])
+    # ------------------------------------------------------------------------- checks
 
     def _prepare(self, X, y):
         """Rows, and their class codes."""
@@ -410,10 +423,3 @@ class SpuriousGroupInferrer(TrainingRows, GroupCarrier, PassThrough):
                 for c in [None if code is None else code[part]]
             ]
         )
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        # The rows keep their dtype, but the GroupedData around them has none to compare.
-        tags.transformer_tags.preserves_dtype = []
-        return tags

@@ -5,7 +5,6 @@ from numbers import Integral, Real
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
@@ -14,25 +13,25 @@ from skspurious.data import unpack_groups
 from skspurious.data._samples import n_rows
 from skspurious.functional._jury import balanced_hits, jury_scores, view_weights
 from skspurious.group_inference._effect import effect_of
+from skspurious.group_inference._evidence import Nuisance
+from skspurious.group_inference._found_evidence import CarriesEvidence
 from skspurious.group_inference._judge import Judge, hear, mean_of_copies
 from skspurious.group_inference._keys import sample_keys
 from skspurious.group_inference._named_views import CLEAN, resolve_views
-from skspurious.group_inference._samples import GroupCarrier, as_array, encode_classes
+from skspurious.group_inference._samples import (
+    AsIs,
+    GroupCarrier,
+    as_array,
+    encode_classes,
+    table_of_numbers,
+)
 from skspurious.group_inference._sides import margins_of, parts_of_predictions, taken_for
 from skspurious.utils._random import draw_seed
 from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
 from skspurious.views._standard import is_table
 
 
-class _AsIs(TransformerMixin, BaseEstimator):
-    """The samples as they are."""
-
-    def transform(self, X):
-        checked = self._check_samples(X)
-        return X if hasattr(X, "shape") else checked
-
-
-class ViewJury(GroupCarrier, _AsIs):
+class ViewJury(CarriesEvidence, GroupCarrier, AsIs):
     """Find groups by a jury of views, each of which says the class without seeing the object.
 
     A view of a sample that lacks the object (its border, its colours, its pieces in disorder,
@@ -99,7 +98,11 @@ class ViewJury(GroupCarrier, _AsIs):
     effect_ : BalancingEffect or None
         What balancing the views' sides does to a linear head on the clean samples: ``level``
         ("none", "small" or "large") with its figures. None where nothing looks at the clean
-        samples. :func:`evidence_of` tests it.
+        samples: a size without a test.
+    evidence_ : Evidence
+        Whether it is more than by chance, see :func:`evidence_of`: a test of what the views say
+        together. Looked for when it is first asked for, in at most 2,500 samples that are kept
+        until then, by 64 numbers each; of the clean samples, or of a table as it is.
     margin_ : ndarray of shape (n_samples,), float64
         Score of the own class minus the largest of the others; negative is the minority.
     judges_ : list
@@ -246,7 +249,7 @@ class ViewJury(GroupCarrier, _AsIs):
         self.votes_ = votes.astype(np.float32)
         score = jury_scores(votes, self._weight)
         self._known_score = score[np.unique(at, return_index=True)[1]]
-        self._measure_effect(votes, code, params["seed"])
+        self._measure_effect(X, votes, code, params["seed"])
         self._learn_groups(score, code)
         agrees = [np.mean(taken_for(vote, code) == taken_for(score, code)) for vote in votes]
         self.view_scores_ = pd.DataFrame(
@@ -274,15 +277,18 @@ class ViewJury(GroupCarrier, _AsIs):
         )
         return accuracy, weight
 
-    def _measure_effect(self, votes, code, seed):
+    def _measure_effect(self, X, votes, code, seed):
         """What the views say without the clean sample, and whether it is a shortcut."""
         is_view = np.array([name != CLEAN for name in self.view_names_])
         weight = np.where(is_view, self._weight, 0.0)
-        self.view_score_ = jury_scores(votes, weight / max(weight.sum(), 1e-12))
+        self._view_weight = weight / max(weight.sum(), 1e-12)
+        self.view_score_ = jury_scores(votes, self._view_weight)
         self.effect_ = None
         rows = [judge.pop_rows() for judge in self.judges_][-1]
         if not is_view.all() and rows is not None and len(self.classes_) > 1:
             self.effect_ = effect_of(rows, code, self.view_score_, seed=seed)
+        Z = table_of_numbers(X) if is_view.all() or rows is None else rows
+        self.keep_evidence(Z, code, Nuisance("jury", self.view_score_))
 
     def represent(self, X):
         """What the model of the clean samples looks at.
@@ -440,7 +446,5 @@ class ViewJury(GroupCarrier, _AsIs):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        tags.transformer_tags.preserves_dtype = []
         tags.input_tags.allow_nan = False
         return tags

@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
 from skspurious.data import GroupedData, unpack_groups
 from skspurious.data._grouped import carried_attribute, wrap_like
@@ -16,12 +16,26 @@ from skspurious.functional._rows import row_chunks, squared_norm
 _GPU_MIN_ELEMENTS = 2**25
 
 
-class PassThrough(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class AsIs(TransformerMixin, BaseEstimator):
     """The samples as they are; scikit-learn wraps this ``transform`` to obey ``set_output``."""
 
     def transform(self, X):
         checked = self._check_samples(X)
         return X if hasattr(X, "shape") else checked
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        # The samples keep their dtype, but the GroupedData around them has none to compare.
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+class PassThrough(OneToOneFeatureMixin, AsIs):
+    """Tables of numbers as they are, with the names of their columns."""
+
+    def _check_samples(self, X):
+        return validate_data(self, as_array(X), reset=False, dtype=[np.float64, np.float32])
 
 
 class GroupCarrier:
@@ -75,6 +89,14 @@ def as_array(X):
         X = X.detach().cpu()
         X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
     return X.astype(np.float32) if getattr(X, "dtype", None) == np.float16 else X
+
+
+def table_of_numbers(X):
+    """A table, checked already, as an array; None where anything in it is no number."""
+    if isinstance(X, pd.DataFrame):
+        X = X.to_numpy() if not X.select_dtypes(exclude="number").shape[1] else None
+    is_table = isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "buif"
+    return X if is_table and np.isfinite(X).all() else None
 
 
 def normalize_rows(X):

@@ -16,6 +16,8 @@ from skspurious.data._sources import pipeline_drops_groups
 from skspurious.functional._calibration import fit_temperature
 from skspurious.functional._cross_fit import cross_fit_folds, fit_balanced_logistic
 from skspurious.functional._rows import row_chunks, row_keys
+from skspurious.group_inference._evidence import Nuisance
+from skspurious.group_inference._found_evidence import CarriesEvidence
 from skspurious.group_inference._label_report import report_labels
 from skspurious.group_inference._samples import (
     GroupCarrier,
@@ -31,7 +33,7 @@ from skspurious.utils._warnings import warn
 _MANY_FEATURES = 2000
 
 
-class SemiSupervisedGroupInferrer(GroupCarrier, PassThrough):
+class SemiSupervisedGroupInferrer(CarriesEvidence, GroupCarrier, PassThrough):
     """Find the groups of all samples from a spurious attribute that is known of a few.
 
     A logistic regression on the embedding learns the attribute from the labelled rows, and says
@@ -100,6 +102,9 @@ class SemiSupervisedGroupInferrer(GroupCarrier, PassThrough):
         rows that a model got right that had not seen them), `accuracy`, `low` and `high` (its
         Wilson interval of 95 %), `expected_accuracy`, and `is_enough`. The last is False where a
         group that the class has been given has fewer than 5 labelled rows.
+    evidence_ : Evidence
+        Whether the attribute misleads a linear head, see :func:`evidence_of`; looked for when it
+        is first asked for, in at most 2,500 rows.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -224,6 +229,9 @@ class SemiSupervisedGroupInferrer(GroupCarrier, PassThrough):
         self.labels_ = self._groups_of(X, code, value)
         self.group_sizes_ = np.bincount(self.labels_, minlength=len(self.groups_))
         self._report(X, code, value)
+        says = np.eye(len(values))[self.labels_ % len(values)]
+        own = X[:, : X.shape[1] - self.n_view_columns]
+        self.keep_evidence(own, code, Nuisance("attribute", says))
         return self
 
     def predict(self, X, y=None):
@@ -400,9 +408,6 @@ class SemiSupervisedGroupInferrer(GroupCarrier, PassThrough):
 
     # ------------------------------------------------------------------- rows and values
 
-    def _check_samples(self, X):
-        return validate_data(self, as_array(X), reset=False, dtype=[np.float64, np.float32])
-
     def _prepare(self, X, y):
         """Rows, their class codes (or None), and the codes of the attribute that they carry."""
         attribute, X = carried_attribute(X), self._check_samples(X)
@@ -435,13 +440,6 @@ class SemiSupervisedGroupInferrer(GroupCarrier, PassThrough):
         at = np.minimum(np.searchsorted(self._known_key, key), len(self._known_key) - 1)
         known = np.where(self._known_key[at] == key, self._known_value[at], -1)
         return np.where(value >= 0, value, known)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        # The rows keep their dtype, but the GroupedData around them has none to compare.
-        tags.transformer_tags.preserves_dtype = []
-        return tags
 
 
 def _logits(X, coef, intercept):

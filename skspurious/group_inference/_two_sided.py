@@ -21,6 +21,8 @@ class TwoSidedMethod(GroupMethod):
         Fewest training samples of a group; a class with fewer on one of its sides stays whole.
     """
 
+    made_of_errors = True
+
     _parameter_constraints: dict = {
         "min_group_size": [Interval(Integral, 1, None, closed="left")],
     }

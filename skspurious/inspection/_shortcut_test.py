@@ -14,15 +14,15 @@ from skspurious.functional._metrics import wilson_interval
 from skspurious.functional._recovery import recovery_tests
 from skspurious.group_inference import ViewJury
 from skspurious.group_inference._evidence import (
-    CLEAN,
     Nuisance,
     clean_numbers,
-    is_made_of_errors,
     level_of,
     nuisance_of_groups,
     nuisances_of,
     strongest,
+    why_not_tested,
 )
+from skspurious.group_inference._named_views import CLEAN
 from skspurious.inspection._shortcut_result import ShortcutTest
 from skspurious.utils._random import draw_seed, seed_nested
 from skspurious.views import standard_views
@@ -73,12 +73,13 @@ def shortcut_test(
         set for this kind of samples, unless groups are given or to be inferred.
     group_inferrer : inferrer, default=None
         Tested are the groups that it finds on ``X``; a fitted one is asked for the groups of
-        ``X``. Groups that are made of errors are not tested.
+        ``X``. Groups that are made of errors, or are clusters, are not tested: see
+        :func:`~skspurious.group_inference.evidence_of`.
     sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), default=None
         Known values of an attribute, or groups. None takes those that ``X`` carries.
     embedding : array-like of shape (n_samples, n_features) or fitted transformer, default=None
-        Representation on which heads are balanced. None takes ``X`` where it is a table of
-        numbers, else what the views take for the clean sample.
+        Representation on which heads are balanced. None takes what a given jury takes for the
+        clean sample; or ``X`` where it is a table of numbers, else what the standard views take.
     level : float, default=0.05
         Largest p-value of evidence: without a shortcut there is some in as many cases.
     n_permutations : int, default=199
@@ -99,7 +100,8 @@ def shortcut_test(
 
     See Also
     --------
-    skspurious.group_inference.evidence_of : The verdict alone, for an inferrer or groups.
+    skspurious.group_inference.evidence_of : The verdict alone, for an inferrer or groups; a fitted
+        inferrer has it as ``evidence_``.
     skspurious.views : Views to choose from.
 
     Notes
@@ -189,7 +191,7 @@ def _inferred(inferrer, X, y, code, seed):
     last = inferrer.steps[-1][1] if isinstance(inferrer, Pipeline) else inferrer
     method = getattr(last, "method", None)
     name = method if isinstance(method, str) else type(last if method is None else method).__name__
-    if is_made_of_errors(inferrer):
+    if why_not_tested(inferrer):
         return nuisances_of(inferrer, code, name=name)
     if hasattr(last, "labels_"):
         return nuisances_of(inferrer, code, name=name, X=X, y=y)

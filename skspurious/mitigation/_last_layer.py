@@ -177,6 +177,8 @@ class LastLayerRetrainer(BaseTorchClassifier):
         "max_iter": [Interval(Integral, 1, None, closed="left")],
     }
 
+    _balances_groups = True
+
     def __init__(
         self,
         module=None,

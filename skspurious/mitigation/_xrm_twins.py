@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional as F
@@ -19,11 +19,13 @@ from skspurious.base import BaseTorchClassifier
 from skspurious.data import unpack_groups
 from skspurious.functional._cross_mistakes import flip_labels, twin_weights
 from skspurious.functional._error_set import stratified_folds
+from skspurious.group_inference._evidence import MADE_OF_ERRORS, Nuisance
+from skspurious.group_inference._found_evidence import CarriesEvidence
 from skspurious.group_inference._samples import encode_classes
 from skspurious.utils._parameters import extends, shallow_copy
 
 
-class TwinGroups(BaseEstimator):
+class TwinGroups(CarriesEvidence):
     """Groups of classes by mistakes: those of the twin that has not seen a training sample.
 
     New samples, which neither twin has seen, are judged by the mean of both twins' probabilities.
@@ -41,7 +43,11 @@ class TwinGroups(BaseEstimator):
         The fitted twins.
     labels_ : ndarray of shape (n_samples,), int64
         Group of every training sample, class by class, right before wrong.
+    evidence_ : Evidence
+        "none": groups are made of errors.
     """
+
+    made_of_errors = True
 
     def __init__(self, twins, min_group_size=1):
         self.twins = twins
@@ -57,6 +63,7 @@ class TwinGroups(BaseEstimator):
         self._is_split = n_smaller >= self.min_group_size
         self._sides = np.unique(self._side(code, is_wrong))
         self.labels_ = np.searchsorted(self._sides, self._side(code, is_wrong))
+        self.keep_evidence(None, code, Nuisance("twins", None, MADE_OF_ERRORS))
         return self
 
     def infer_groups(self, X, y):

@@ -8,6 +8,7 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_params,
 )
+from sklearn.utils._pprint import _EstimatorPrettyPrinter
 from sklearn.utils._user_interface import _print_elapsed_time
 from sklearn.utils.validation import _check_sample_weight, _check_y
 
@@ -20,5 +21,11 @@ __all__ = [
     "_check_y",
     "_fit_context",
     "_print_elapsed_time",
+    "print_as_estimator",
     "validate_params",
 ]
+
+
+def print_as_estimator(method: object) -> None:
+    """Break lines of what has this ``__repr__`` as those of an estimator, in Pipelines too."""
+    _EstimatorPrettyPrinter._dispatch[method] = _EstimatorPrettyPrinter._pprint_estimator

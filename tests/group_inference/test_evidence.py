@@ -10,11 +10,17 @@ from sklearn.pipeline import make_pipeline
 from skspurious.group_inference import (
     ErrorGroups,
     Evidence,
+    SemiSupervisedGroupInferrer,
     SpuriousGroupInferrer,
     ViewJury,
     evidence_of,
 )
-from skspurious.group_inference._evidence import is_made_of_errors, nuisance_of_groups
+from skspurious.group_inference._evidence import (
+    MADE_OF_CLUSTERS,
+    MADE_OF_ERRORS,
+    nuisance_of_groups,
+    why_not_tested,
+)
 from skspurious.views import ImageStatistics, MaskCenter
 
 
@@ -58,38 +64,40 @@ def test_groups_made_of_errors_are_never_tested():
     assert evidence.figures == {}
 
 
+GROUND = ColumnTransformer([("ground", "passthrough", [1])])
+
+
 @pytest.mark.parametrize(
     ("inferrer", "expected"),
     [
-        (SpuriousGroupInferrer("error"), True),
-        (SpuriousGroupInferrer(ErrorGroups()), True),
-        (SpuriousGroupInferrer(ErrorGroups(probe=1)), False),
-        (SpuriousGroupInferrer("kmeans"), False),
-        (make_pipeline("passthrough", SpuriousGroupInferrer("error")), True),
-        (make_pipeline(MaskCenter(), SpuriousGroupInferrer("error")), False),
-        (
-            make_pipeline(
-                ColumnTransformer([("ground", "passthrough", [1])]), SpuriousGroupInferrer("error")
-            ),
-            False,
-        ),
-        (ViewJury({"ground": [1]}), False),
+        (SpuriousGroupInferrer("error"), MADE_OF_ERRORS),
+        (SpuriousGroupInferrer("xrm"), MADE_OF_ERRORS),
+        (SpuriousGroupInferrer("eiil"), MADE_OF_ERRORS),
+        (SpuriousGroupInferrer("dispersion"), MADE_OF_ERRORS),
+        (SpuriousGroupInferrer(ErrorGroups()), MADE_OF_ERRORS),
+        (make_pipeline("passthrough", SpuriousGroupInferrer("error")), MADE_OF_ERRORS),
+        (SpuriousGroupInferrer("kmeans"), MADE_OF_CLUSTERS),
+        (make_pipeline(GROUND, SpuriousGroupInferrer("kmeans")), MADE_OF_CLUSTERS),
+        (SpuriousGroupInferrer(ErrorGroups(probe=1)), ""),
+        (make_pipeline(MaskCenter(), SpuriousGroupInferrer("error")), ""),
+        (make_pipeline(GROUND, SpuriousGroupInferrer("error")), ""),
+        (ViewJury({"ground": [1]}), ""),
+        (SemiSupervisedGroupInferrer(), ""),
     ],
 )
-def test_errors_on_a_view_are_not_errors_on_the_sample(inferrer, expected):
-    assert is_made_of_errors(inferrer) is expected
+def test_errors_and_clusters_are_no_evidence_and_errors_on_a_view_are(inferrer, expected):
+    assert why_not_tested(inferrer) == expected
 
 
 def test_errors_on_a_view_are_evidence():
     X, y, _ = make_data(0.9)
-    ground = ColumnTransformer([("ground", "passthrough", [1])])
-    inferrer = make_pipeline(ground, SpuriousGroupInferrer("error", random_state=0)).fit(X, y)
+    inferrer = make_pipeline(GROUND, SpuriousGroupInferrer("error", random_state=0)).fit(X, y)
     assert evidence_of(inferrer, X, y).level == "strong"
 
 
 def test_a_jury_is_heard_without_its_clean_sample():
     X, y, _ = make_data(0.9)
-    jury = ViewJury({"ground": [1]}, clean=[0], random_state=0).fit(X, y)
+    jury = ViewJury({"ground": [1]}, clean=[0, 1], random_state=0).fit(X, y)
     alone = ViewJury({"ground": [1]}, random_state=0).fit(X, y)
     assert evidence_of(jury, X, y).figures["name"] == "ground"
     assert evidence_of(jury, X, y) == evidence_of(alone, X, y)
