@@ -363,6 +363,9 @@ def test_part_weights_by_hand():
     expected = [0.5, 0.25, 0.0, 0.25, 0.0, 1.0, 0.0]
     assert_allclose(part_weights(y, part, sample_weight=weight), expected)
     assert not part_weights(y, np.full(7, -1)).any()
+    # three classes share the weight 2 of two parts; the third is in both
+    three = part_weights(np.array([0, 1, 2, 2, 2]), np.array([0, 1, 0, 0, 1]), class_balanced=True)
+    assert_allclose(three, [2 / 3, 2 / 3, 1 / 6, 1 / 6, 1 / 3])
 
 
 def make_head_data(n_easy, n_rescued, seed=0):
