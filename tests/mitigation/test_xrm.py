@@ -276,15 +276,6 @@ def test_rows_kept_aside_have_groups_that_no_twin_has_fitted():
 # Seeds, checkpoints, networks
 
 
-class InterruptAfter(Callback):
-    def __init__(self, epoch):
-        self.epoch = epoch
-
-    def on_epoch_end(self, *, row, **kwargs):
-        if row["epoch"] == self.epoch:
-            raise KeyboardInterrupt
-
-
 class Count(Callback):
     def __init__(self):
         self.seen = []
@@ -298,7 +289,7 @@ class Count(Callback):
 
 @pytest.mark.fidelity
 @pytest.mark.parametrize("stage", ["twins", "dro"])
-def test_a_run_that_was_interrupted_ends_with_the_same_bits(stage, tmp_path):
+def test_a_run_that_was_interrupted_ends_with_the_same_bits(stage, tmp_path, interrupt_after):
     X, y, _ = make_shortcut(200, core=0.5)
     first = ERMClassifier(max_epochs=4, lr=0.05, batch_size=32, device="cpu")
     clf = XRMClassifier(Mlp, first_stage=first, max_epochs=4, **FAST)
@@ -307,7 +298,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(stage, tmp_path):
     broken = clone(clf).set_params(checkpoint_dir=tmp_path)
     which = "first_stage__callbacks" if stage == "twins" else "callbacks"
     with pytest.raises(KeyboardInterrupt):
-        broken.set_params(**{which: [InterruptAfter(2)]}).fit(X, y)
+        broken.set_params(**{which: [interrupt_after(2)]}).fit(X, y)
     epochs = Count()
     resumed = clone(clf).set_params(checkpoint_dir=tmp_path, **{which: [epochs]}).fit(X, y)
     assert epochs.seen == [3, 4]
