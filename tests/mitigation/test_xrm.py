@@ -155,6 +155,10 @@ def test_one_step_by_a_plain_loop():
     objective.end_epoch(row)
     assert row["flip_rate"] == pytest.approx(n_flipped / 40)
     assert not torch.equal(objective.draws, draws)
+    label = objective.label.clone()
+    objective.draws.fill_(1.0)  # nothing flips, nothing flips back
+    objective(twins, make_batch(X, rows), Runtime("cpu"))
+    assert torch.equal(objective.label, label)
 
 
 @pytest.mark.fidelity
@@ -238,6 +242,13 @@ def test_of_several_runs_the_one_with_the_most_flips_is_kept():
     assert twins.history_["stage"].unique().tolist() == ["twins_1", "twins_2", "twins_3"]
     one = XRMClassifier(Mlp, max_epochs=2, **FAST).fit(X, y)
     assert one.flip_counts_[0] == clf.flip_counts_[0]
+    best = set()
+    for seed in range(4):
+        twins = TwinNetworks(Mlp, max_epochs=2, n_runs=3, **FAST | {"random_state": seed})
+        twins.fit(X, y)
+        assert twins.flipped_mask_.sum() == twins.flip_counts_.max()
+        best.add(int(twins.flip_counts_.argmax()))
+    assert len(best) > 1  # it is not always the first or the last
 
 
 def test_a_class_of_few_mistakes_stays_whole():
