@@ -308,6 +308,14 @@ def test_equal_rows_with_different_labels_keep_theirs():
     assert_array_equal(inferrer.predict([[0.0], [9.0]], [0, 0]), [inferrer.labels_[2], 1])
 
 
+def test_what_equal_rows_do_not_agree_on_is_left_to_the_model():
+    X = np.repeat([0.0, 0.1, 9.0, 9.1], [2, 4, 2, 4])[:, None]
+    known = [0, 1, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1]
+    inferrer = SemiSupervisedGroupInferrer(C=1.0).fit(X, [0] * 12, sample_attribute=known)
+    assert_array_equal(inferrer.labels_, known)
+    assert_array_equal(inferrer.predict([[0.0], [9.0]], [0, 0]), [0, 1])
+
+
 def test_new_rows_keep_what_they_carry():
     X, y, place = make_places(gap=6.0)
     inferrer = SemiSupervisedGroupInferrer().fit(X, y, sample_attribute=partly(place, 80))
