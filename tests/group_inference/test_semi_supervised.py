@@ -308,6 +308,17 @@ def test_equal_rows_with_different_labels_keep_theirs():
     assert_array_equal(inferrer.predict([[0.0], [9.0]], [0, 0]), [inferrer.labels_[2], 1])
 
 
+def test_as_many_components_as_labels():
+    X, y, place = make_places(n_noise=30)
+    known = partly(place, 12)
+    auto, same, more = (
+        SemiSupervisedGroupInferrer(n_components=n).fit(X, y, sample_attribute=known).coef_
+        for n in ("auto", 12, 13)
+    )
+    assert_array_equal(auto, same)
+    assert not np.allclose(auto, more)
+
+
 def test_what_equal_rows_do_not_agree_on_is_left_to_the_model():
     X = np.repeat([0.0, 0.1, 9.0, 9.1], [2, 4, 2, 4])[:, None]
     known = [0, 1, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1]
