@@ -48,6 +48,7 @@ def test_half_of_the_labels_of_a_class_are_of_its_lowest_margins():
     assert_array_equal(table["margin"], margin[table["row"]])
     assert_array_equal(table["class"], y[table["row"]])
     assert table["row"].is_unique
+    assert_array_equal(np.lexsort((table["row"], table["class"])), np.arange(24))
 
 
 @pytest.mark.fidelity
