@@ -112,8 +112,9 @@ class JTTClassifier(BaseTorchClassifier):
 
     Differences from the authors' code: it adds ``up_weight`` copies to each sample of E, one
     more than the formula (for this raise ``up_weight`` by 1); it collects the predictions during
-    training, and repeats samples where the paper draws them (``variant="code"`` does both). With
-    ``up_weight=1`` the result is that of :class:`ERMClassifier`, bit for bit.
+    training, and repeats samples where the paper draws them (``variant="code"`` does both; a sample
+    that batch normalisation leaves out of the last epoch is then predicted by the network at its
+    end). With ``up_weight=1`` the result is that of :class:`ERMClassifier`, bit for bit.
 
     References
     ----------
