@@ -356,6 +356,8 @@ def test_part_weights_by_hand():
     # three classes share the weight 2 of two parts; the third is in both
     three = part_weights(np.array([0, 1, 2, 2, 2]), np.array([0, 1, 0, 0, 1]), class_balanced=True)
     assert_allclose(three, [2 / 3, 2 / 3, 1 / 6, 1 / 6, 1 / 3])
+    three = part_weights(np.array([0, 0, 1, 2, 2]), np.array([0, 1, 0, 0, 1]), class_balanced=True)
+    assert_allclose(three, [1 / 3, 1 / 3, 2 / 3, 1 / 3, 1 / 3])
 
 
 def make_head_data(n_easy, n_rescued, seed=0):

@@ -258,6 +258,20 @@ def test_the_loss_of_equal_rows_is_their_mean(losses, is_group):
     assert is_alone == is_group
 
 
+def test_the_loss_of_a_part_is_that_of_its_samples_and_not_of_its_distinct_rows():
+    """Of the rare part half of the rows come three times: 0.09 in the mean, 0.16 of the rows."""
+    X, y, _ = make_hidden()
+    rare = np.flatnonzero(np.append(RARE, np.zeros(200, dtype=bool)))
+    loss = np.full(len(X), 0.1)
+    loss[rare[::2]], loss[rare[1::2]] = 0.02, 0.3
+    at = np.concatenate([np.arange(len(X)), rare[::2], rare[::2]])
+    inferrer = make_inferrer(overclustering=2).fit(X[at], y[at], losses=loss[at])
+    base = make_inferrer(overclustering=None).fit(X[at], y[at])
+    assert_array_equal(inferrer.labels_, base.labels_)
+    others = make_inferrer(overclustering=2).fit(X, y, losses=loss)
+    assert len(others.groups_) > len(base.groups_)
+
+
 def test_without_overclustering_losses_change_nothing():
     X, y, loss = make_hidden()
     plain = make_inferrer(overclustering=None).fit(X, y)

@@ -609,6 +609,17 @@ def test_fine_tuning_lowers_the_alignment_loss(data):
     assert distance(3.0) < 0.7 * distance(0.0)
 
 
+def test_parts_of_the_head_do_not_count_rows_of_weight_zero():
+    y, outlier = np.array([0, 0, 1, 1]), np.array([False, True, False, False])
+    for weight, expected, is_fallback in (
+        (None, [0, 1, 0, 0], False),
+        (np.array([1.0, 0.0, 1.0, 1.0]), [0, -1, 0, 0], True),  # the rescued one does not count
+        (np.array([0.0, 0.0, 1.0, 0.0]), [0, 0, 0, -1], True),  # nor an easy one of class 0
+    ):
+        part, found = functional_nsf._parts(y, outlier, outlier, weight)
+        assert (part.tolist(), found) == (expected, is_fallback)
+
+
 def test_alignment_loss_by_hand():
     """Cross-entropy plus the weight times (mean distance of mapped features + reg mean scale)."""
     scale, shift = np.array([0.5, 3.0]), np.array([1.0, -1.0])
