@@ -369,11 +369,11 @@ HEAD = """# Without group labels
 
 Written by `python benchmarks/label_free.py --table` from [label_free.jsonl](label_free.jsonl),
 which `python benchmarks/label_free.py --data-home FOLDER` fills; the two files `label_free*.py`
-there say what the sets and methods are. Test figures, methods at their defaults; nothing is chosen
-by test rows. *Group labels* says whose were used in any way: none, or those of the training rows.
-Brackets have the lowest and the highest of the seeds; in the first two tables, of how many of the
-set's seeds a mean is where a method has fewer. Seconds are of `fit`, with all that it needs, on a
-machine that was busy with other work.
+there say what the sets and methods are. Test figures, methods at their defaults; no run chooses
+anything by test rows (where the recipe's defaults come from stands below). *Group labels* says
+whose were used in any way: none, or those of training rows. Brackets have the lowest and highest
+of the seeds; in the first two tables, of how many of the set's seeds a mean is where a method has
+fewer. Seconds are of `fit`, with all that it needs, on a machine that was busy with other work.
 """
 
 

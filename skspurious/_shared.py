@@ -30,9 +30,11 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         weights; a dataset must do its own.
     module_params : dict, default=None
         Arguments of a class or callable ``module``, or of a torchvision model.
-    group_inferrer : estimator or Pipeline ending in a SpuriousGroupInferrer, default=None
-        Cloned and fitted inside ``fit`` where no groups are given. Groups that ``X`` carries then
-        only count for the score.
+    group_inferrer : estimator or Pipeline ending in one, default=None
+        A :class:`~skspurious.SpuriousGroupInferrer`,
+        :class:`~skspurious.group_inference.ViewJury` or
+        :class:`~skspurious.group_inference.SemiSupervisedGroupInferrer`. Cloned and fitted inside
+        ``fit`` where no groups are given. Groups that ``X`` carries then only count for the score.
     optimizer : {"auto", "sgd", "adam", "adamw"} or torch optimizer class, default="auto"
         "sgd" has momentum 0.9 unless ``optimizer_params`` says otherwise. "auto" is "sgd", except
         that a linear head, ``module=None``, is fitted to the minimum of its loss, all samples at

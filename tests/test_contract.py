@@ -1035,6 +1035,13 @@ def test_validation_fraction_keeps_every_class_and_group_on_both_sides(cls, data
         for value in clf.groups_:
             seen = clf.history_[f"valid_accuracy[{value}]"].notna().all()
             assert seen == (sizes[value] > 1), value
+        cell = 10 * y + group
+        kept, aside = (cell[rows] for rows in (clf.train_indices_, clf.validation_indices_))
+        assert len(kept) + len(aside) == 120
+        for value, n in zip(*np.unique(cell, return_counts=True)):
+            assert (kept == value).sum() >= 1
+            assert ((aside == value).sum() >= 1) == (n > 1)
+            assert abs((aside == value).sum() - 0.1 * n) <= 1
 
 
 @all_classifiers

@@ -112,8 +112,9 @@ class JTTClassifier(BaseTorchClassifier):
 
     Differences from the authors' code: it adds ``up_weight`` copies to each sample of E, one
     more than the formula (for this raise ``up_weight`` by 1); it collects the predictions during
-    training, and repeats samples where the paper draws them (``variant="code"`` does both). With
-    ``up_weight=1`` the result is that of :class:`ERMClassifier`, bit for bit.
+    training, and repeats samples where the paper draws them (``variant="code"`` does both; a sample
+    that batch normalisation leaves out of the last epoch is then predicted by the network at its
+    end). With ``up_weight=1`` the result is that of :class:`ERMClassifier`, bit for bit.
 
     References
     ----------
@@ -263,8 +264,12 @@ class JTTClassifier(BaseTorchClassifier):
             stage = Stage(name, objective, sampler, loop_seed)
             history += run_stage(first, network, stage, part, None, runtime).history
             if is_online:
-                n_batches = -(-len(part) // first.batch_size)
-                outputs = objective.of_last_epoch(n_batches, runtime)
+                outputs, came = objective.of_last_epoch(runtime)
+                left_out = (~came).nonzero()[:, 0].cpu()
+                if len(left_out):  # by batch normalisation, which needs two samples
+                    outputs[left_out] = read_outputs(
+                        first, network, train.samples, runtime, rows=left_out
+                    ).float()
             else:
                 outputs = read_outputs(first, network, train.samples, runtime, rows=held_out)
             logits[held_out] = outputs.float().cpu()
@@ -341,18 +346,20 @@ class _Recorder(Objective):
     def __init__(self, n_samples, n_classes):
         super().__init__()
         self.register_buffer("logits", torch.zeros(n_samples, n_classes))
-        self.register_buffer("batch_of", torch.zeros(n_samples, dtype=torch.int64))
-        self.register_buffer("n_batches", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("epoch_of", torch.zeros(n_samples, dtype=torch.int64))
+        self.register_buffer("epoch", torch.ones((), dtype=torch.int64))
 
     def forward(self, module, batch, runtime):
         result = super().forward(module, batch, runtime)
-        self.n_batches += 1
         self.logits[batch["position"]] = result[2].detach().float()
-        self.batch_of[batch["position"]] = self.n_batches
+        self.epoch_of[batch["position"]] = self.epoch
         return result
 
-    def of_last_epoch(self, n_batches, runtime):
-        """Logits of the last epoch, each sample's from a process that had it."""
-        is_new = (self.batch_of > self.n_batches - n_batches)[:, None].float()
+    def end_epoch(self, row):
+        self.epoch += 1
+
+    def of_last_epoch(self, runtime):
+        """Logits of the last epoch, each sample's from a process that had it, and who came."""
+        is_new = (self.epoch_of == self.epoch - 1)[:, None].float()
         count = runtime.all_reduce(is_new)
-        return runtime.all_reduce(self.logits * is_new) / count
+        return runtime.all_reduce(self.logits * is_new) / count.clamp(min=1), count[:, 0] > 0

@@ -107,6 +107,63 @@ def test_presets_by_hand():
     assert (first.lr, first.weight_decay, first.max_epochs) == (1e-3, 1e-4, 1)
 
 
+# Learning rate, weight decay, batch size and epochs, typed again.
+NUMBERS = {
+    ("GroupDROClassifier", "celeba"): (1e-5, 0.1, 128, 50),
+    ("ERMClassifier", "waterbirds"): (1e-3, 1e-4, 128, 300),
+    ("ERMClassifier", "celeba"): (1e-4, 1e-4, 128, 50),
+    ("BalancedRetrainer", "waterbirds"): (1e-5, 1.0, 2, 360),
+    ("BalancedRetrainer", "celeba"): (1e-5, 0.1, 2, 60),
+    ("SPAREClassifier", "spuco_mnist"): (1e-3, 1e-2, 32, 20),
+    ("SPAREClassifier", "spuco_animals"): (1e-4, 0.1, 128, 100),
+    ("GEORGEClassifier", "waterbirds"): (1e-5, 1.0, 128, 300),
+    ("GEORGEClassifier", "u-mnist"): (2e-3, 1e-5, 128, 100),
+    ("GEORGEClassifier", "isic"): (5e-4, 1e-3, 16, 20),
+    ("GEORGEClassifier", "celeba"): (1e-5, 0.1, 128, 50),
+    ("JTTClassifier", "waterbirds"): (1e-5, 1.0, 64, 300),
+    ("JTTClassifier", "celeba"): (1e-5, 0.1, 64, 50),
+    ("JTTClassifier", "civilcomments"): (1e-5, 0.01, 16, 3),
+    ("LastLayerRetrainer", "celeba"): (1e-3, 1e-4, 128, 50),
+    ("AFRClassifier", "waterbirds"): (3e-3, 1e-4, 32, 40),
+    ("NSFClassifier", "waterbirds"): (3e-3, 1e-4, 32, 100),
+    ("NSFClassifier", "celeba"): (3e-3, 1e-4, 100, 20),
+    ("NSFClassifier", "chexpert"): (3e-3, 1e-4, 100, 20),
+    ("NSFClassifier", "multinli"): (1e-5, 1e-4, 16, 10),
+    ("NSFClassifier", "civilcomments"): (1e-5, 1e-4, 16, 10),
+    ("PrunedRetrainer", "celeba"): (1e-3, 1e-4, 64, 25),
+    ("PrunedRetrainer", "cifar10s"): (0.1, 1e-4, 64, 160),
+}
+
+
+@pytest.mark.parametrize(("name", "preset"), NUMBERS)
+def test_numbers_of_presets(name, preset):
+    params = getattr(skspurious, name)._presets[preset]
+    made = getattr(skspurious, name).preset(preset, module=params.get("module", "resnet18"))
+    found = made.lr, made.weight_decay, made.batch_size, made.max_epochs
+    assert found == NUMBERS[name, preset]
+
+
+def test_numbers_of_presets_that_a_method_has_alone():
+    def of(name, preset, *params):
+        values = getattr(skspurious, name)._presets[preset]
+        return tuple(values[param] for param in params)
+
+    steps = {"waterbirds": (10, 500), "multinli": (1200, 1500), "civilcomments": (300, 100)}
+    steps["chexpert"] = (650, 10000)
+    for preset, expected in steps.items():
+        assert of("NSFClassifier", preset, "transform_steps", "head_steps") == expected
+    assert of("GEORGEClassifier", "waterbirds", "adjustment", "balance") == (2.0, "sampling")
+    assert of("GEORGEClassifier", "celeba", "adjustment", "balance") == (3.0, "sampling")
+    assert of("JTTClassifier", "waterbirds", "init_epochs", "up_weight") == (60, 100)
+    assert of("PrunedRetrainer", "celeba", "score_epochs") == (10,)
+    assert of("PrunedRetrainer", "cifar10s", "score_epochs") == (9,)
+    assert of("PruSCNetwork", "waterbirds", "n_clusters") == (16,)
+    assert of("PruSCNetwork", "isic", "n_clusters") == (8,)
+    assert of("PruSCNetwork", "celeba", "sparsity_weight") == (5e-8,)
+    first = skspurious.GEORGEClassifier.preset("isic").first_stage
+    assert (first.lr, first.weight_decay, first.batch_size) == (1e-3, 1e-3, 16)
+
+
 def test_a_preset_says_what_is_wrong():
     with pytest.raises(ValueError, match=r"no preset 'birds'; it has .*'waterbirds'"):
         skspurious.GroupDROClassifier.preset("birds")

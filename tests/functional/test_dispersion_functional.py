@@ -3,20 +3,9 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from shortcut_data import planted_shortcut
 
 from skspurious.functional._dispersion import class_means, find_dispersed
-
-
-def make_planted(rho, s, *, c=1.0, n_samples=2000, noise=0.05, seed=0):
-    """Core feature +-c, spurious feature +-s that agrees with the class in a share rho."""
-    rng = np.random.default_rng(seed)
-    y = np.arange(n_samples) % 2
-    # Exact shares in both classes
-    conflicting = np.arange(n_samples) // 2 >= round(rho * n_samples / 2)
-    sign = 2 * y - 1
-    spurious = np.where(conflicting, -sign, sign)
-    X = np.stack([c * sign, s * spurious], axis=1) + rng.normal(scale=noise, size=(n_samples, 2))
-    return X, y, conflicting
 
 
 def _reference_dispersed(X, y):
@@ -58,7 +47,7 @@ def test_a_tie_goes_to_the_lowest_class():
 @pytest.mark.parametrize(("rho", "s"), [(0.7, 2.0), (0.95, 2.0), (0.9, 1.2)])
 def test_conflicting_samples_are_found_where_the_theory_says_so(rho, s):
     # s^2 (2 rho - 1) > c^2: 1.6, 3.6 and 1.152 against 1; the last by 3.6 deviations of the noise
-    X, y, conflicting = make_planted(rho, s, noise=0.03)
+    X, y, conflicting = planted_shortcut(rho, s, noise=0.03)
     dispersed, _ = find_dispersed(X, y)
     assert dispersed[conflicting].mean() > 0.98
     assert dispersed[~conflicting].mean() < 0.01
@@ -68,13 +57,13 @@ def test_conflicting_samples_are_found_where_the_theory_says_so(rho, s):
 @pytest.mark.parametrize(("rho", "s"), [(0.5, 3.0), (0.5, 0.5), (0.8, 1.2)])
 def test_nothing_is_found_where_the_theory_says_so(rho, s):
     # rho = .5 gives 0 for every s; .8 and 1.2 give .864 < 1, where noise finds a few
-    X, y, _ = make_planted(rho, s)
+    X, y, _ = planted_shortcut(rho, s)
     assert find_dispersed(X, y)[0].mean() < 0.02
 
 
 @pytest.mark.fidelity
 def test_dispersed_samples_move_with_classes_features_translations_and_rotations():
-    X, y, _ = make_planted(0.8, 1.5, n_samples=400, noise=0.3)
+    X, y, _ = planted_shortcut(0.8, 1.5, n_samples=400, noise=0.3)
     X = np.concatenate([X, np.random.default_rng(0).normal(size=(400, 3))], axis=1)
     dispersed, means = find_dispersed(X, y)
     rotation, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(5, 5)))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from shortcut_data import planted_shortcut
 from torch.nn import functional as F
 
 from skspurious.functional import class_means, find_dispersed, fold_neutral_map, neutralise
@@ -12,17 +13,6 @@ from skspurious.functional._neutral_centers import find_rescued, neutral_centers
 from skspurious.functional._neutral_head import fit_balanced_head, part_weights
 
 fidelity = pytest.mark.fidelity
-
-
-def make_planted(rho, s, *, c=1.0, n_samples=2000, noise=0.05, seed=0):
-    """Core feature +-c, spurious feature +-s that agrees with the class in a share rho."""
-    rng = np.random.default_rng(seed)
-    y = np.arange(n_samples) % 2
-    conflicting = np.arange(n_samples) // 2 >= round(rho * n_samples / 2)
-    sign = 2 * y - 1
-    spurious = np.where(conflicting, -sign, sign)
-    X = np.stack([c * sign, s * spurious], axis=1) + rng.normal(scale=noise, size=(n_samples, 2))
-    return X, y, conflicting
 
 
 @pytest.fixture
@@ -63,7 +53,7 @@ def test_neutral_center_is_the_unweighted_midpoint_by_hand():
 
 @fidelity
 def test_class_means_are_the_means_of_inliers_and_outliers_by_size_and_centers_are_not():
-    X, y, _ = make_planted(0.8, 1.5, noise=0.4)
+    X, y, _ = planted_shortcut(0.8, 1.5, noise=0.4)
     outlier, means = find_dispersed(X, y)
     centers = neutral_centers(X, y, outlier)
     for k in (0, 1):
@@ -79,7 +69,7 @@ def test_class_means_are_the_means_of_inliers_and_outliers_by_size_and_centers_a
 
 @fidelity
 def test_centers_without_outliers_are_the_class_means():
-    X, y, _ = make_planted(0.5, 3.0)
+    X, y, _ = planted_shortcut(0.5, 3.0)
     outlier, means = find_dispersed(X, y)
     assert not outlier.any()
     assert_allclose(neutral_centers(X, y, outlier), means, atol=1e-12)
@@ -87,7 +77,7 @@ def test_centers_without_outliers_are_the_class_means():
 
 @fidelity
 def test_duplicating_the_inliers_moves_no_center():
-    X, y, _ = make_planted(0.8, 2.0, noise=0.3)
+    X, y, _ = planted_shortcut(0.8, 2.0, noise=0.3)
     outlier, means = find_dispersed(X, y)
     twice = np.concatenate([np.arange(len(y)), np.flatnonzero(~outlier)])
     before = neutral_centers(X, y, outlier)
@@ -98,7 +88,7 @@ def test_duplicating_the_inliers_moves_no_center():
 @fidelity
 @pytest.mark.parametrize(("rho", "s"), [(0.7, 2.0), (0.95, 2.0), (0.9, 1.2)])
 def test_centers_have_no_spurious_component_and_class_means_do(rho, s):
-    X, y, conflicting = make_planted(rho, s, noise=0.03)
+    X, y, conflicting = planted_shortcut(rho, s, noise=0.03)
     outlier, means = find_dispersed(X, y)
     assert outlier[conflicting].mean() > 0.98
     assert outlier[~conflicting].mean() < 0.01
@@ -109,7 +99,7 @@ def test_centers_have_no_spurious_component_and_class_means_do(rho, s):
 
 @fidelity
 def test_centers_move_with_translations_rotations_and_permutations():
-    X, y, _ = make_planted(0.8, 2.0, n_samples=400, noise=0.3)
+    X, y, _ = planted_shortcut(0.8, 2.0, n_samples=400, noise=0.3)
     X = np.concatenate([X, np.random.default_rng(0).normal(size=(400, 3))], axis=1)
 
     def centers_of(X, y):
@@ -263,7 +253,7 @@ def test_the_first_step_moves_each_scale_by_lr_against_its_gradient_and_no_shift
 
 @fidelity
 def test_scales_move_by_about_lr_a_step_and_the_loss_falls():
-    X, y, _ = make_planted(0.9, 2.0, noise=0.3)
+    X, y, _ = planted_shortcut(0.9, 2.0, noise=0.3)
     centers = torch.from_numpy(neutral_centers(X, y, find_dispersed(X, y)[0]))
     X, y = torch.from_numpy(X), torch.from_numpy(y)
     scale, shift, losses = fit_elimination(X, y, centers, n_steps=200)
@@ -276,7 +266,7 @@ def test_scales_move_by_about_lr_a_step_and_the_loss_falls():
 
 @fidelity
 def test_elimination_shrinks_the_spurious_feature_and_keeps_the_core():
-    X, y, _ = make_planted(0.95, 3.0, noise=0.3)
+    X, y, _ = planted_shortcut(0.95, 3.0, noise=0.3)
     centers = torch.from_numpy(neutral_centers(X, y, find_dispersed(X, y)[0]))
     args = torch.from_numpy(X), torch.from_numpy(y), centers
     # the regulariser alone would draw both scales alike; without it the core stays
@@ -286,7 +276,7 @@ def test_elimination_shrinks_the_spurious_feature_and_keeps_the_core():
 
 
 def test_elimination_permutes_with_the_features_and_does_not_rotate():
-    X, y, _ = make_planted(0.9, 2.0, noise=0.3, n_samples=300)
+    X, y, _ = planted_shortcut(0.9, 2.0, noise=0.3, n_samples=300)
     X = np.concatenate([X, np.random.default_rng(0).normal(size=(300, 2))], axis=1)
     rotation, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))
     order = [2, 0, 3, 1]
@@ -306,14 +296,14 @@ def test_elimination_permutes_with_the_features_and_does_not_rotate():
 
 
 def test_scales_become_negative_under_a_strong_regulariser():
-    X, y, _ = make_planted(0.9, 2.0, n_samples=200)
+    X, y, _ = planted_shortcut(0.9, 2.0, n_samples=200)
     centers = torch.from_numpy(neutral_centers(X, y, find_dispersed(X, y)[0]))
     args = torch.from_numpy(X), torch.from_numpy(y), centers
     assert fit_elimination(*args, n_steps=80, lr=0.05, reg_weight=50.0)[0].min() < 0
 
 
 def test_batches_come_close_to_the_full_batch_and_follow_the_generator():
-    X, y, _ = make_planted(0.9, 2.0, noise=0.3)
+    X, y, _ = planted_shortcut(0.9, 2.0, noise=0.3)
     centers = torch.from_numpy(neutral_centers(X, y, find_dispersed(X, y)[0]))
     args = torch.from_numpy(X), torch.from_numpy(y), centers
 
@@ -334,7 +324,7 @@ def test_batches_come_close_to_the_full_batch_and_follow_the_generator():
 @fidelity
 @pytest.mark.parametrize("chunk_size", [1, 3, 4096])
 def test_rescued_are_outliers_whose_nearest_neutral_center_is_their_own_once_mapped(chunk_size):
-    X, y, _ = make_planted(0.8, 1.5, noise=0.9, n_samples=300)
+    X, y, _ = planted_shortcut(0.8, 1.5, noise=0.9, n_samples=300)
     outlier, _ = find_dispersed(X, y)
     centers = neutral_centers(X, y, outlier)
     scale, shift = np.array([1.0, 0.3]), np.array([0.2, -0.4])
@@ -363,6 +353,11 @@ def test_part_weights_by_hand():
     expected = [0.5, 0.25, 0.0, 0.25, 0.0, 1.0, 0.0]
     assert_allclose(part_weights(y, part, sample_weight=weight), expected)
     assert not part_weights(y, np.full(7, -1)).any()
+    # three classes share the weight 2 of two parts; the third is in both
+    three = part_weights(np.array([0, 1, 2, 2, 2]), np.array([0, 1, 0, 0, 1]), class_balanced=True)
+    assert_allclose(three, [2 / 3, 2 / 3, 1 / 6, 1 / 6, 1 / 3])
+    three = part_weights(np.array([0, 0, 1, 2, 2]), np.array([0, 1, 0, 0, 1]), class_balanced=True)
+    assert_allclose(three, [1 / 3, 1 / 3, 2 / 3, 1 / 3, 1 / 3])
 
 
 def make_head_data(n_easy, n_rescued, seed=0):

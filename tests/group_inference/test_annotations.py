@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.class_weight import compute_sample_weight
 
 from skspurious import GroupedData
 from skspurious.functional._cross_fit import cross_fitted_logits
-from skspurious.group_inference import suggest_annotations
+from skspurious.group_inference import SemiSupervisedGroupInferrer, suggest_annotations
 
 
 def make_samples(n_samples=400, seed=0):
@@ -46,6 +48,7 @@ def test_half_of_the_labels_of_a_class_are_of_its_lowest_margins():
     assert_array_equal(table["margin"], margin[table["row"]])
     assert_array_equal(table["class"], y[table["row"]])
     assert table["row"].is_unique
+    assert_array_equal(np.lexsort((table["row"], table["class"])), np.arange(24))
 
 
 @pytest.mark.fidelity
@@ -161,3 +164,30 @@ def test_errors_name_what_is_wrong():
         suggest_annotations(X, np.zeros(400), 4)
     with pytest.raises(ValueError, match="'k' parameter"):
         suggest_annotations(X, y, 0)
+
+
+@pytest.mark.filterwarnings("ignore:too few labels:UserWarning")
+@pytest.mark.parametrize(("k", "least"), [(64, 0.70), (128, 0.75)])
+def test_a_few_labels_make_a_head_fair_on_waterbirds(k, least, real_data):
+    """Classes alone give 0.59. The mean of ten draws is 0.739 (sd 0.024), of 128 labels 0.772."""
+    path = real_data / "waterbirds" / "waterbirds_efficientnet_lite0.npz"
+    if not path.is_file():
+        pytest.skip(f"{path} is missing")
+    with np.load(path) as file:
+        Z, y, place, split = (file[name] for name in ("q", "y", "place", "split"))
+        Z = Z.astype(np.float32) * file["scale"]
+    y, place = y.astype(int), place.astype(int)
+    train, test = split == 0, split == 2
+    Z = (Z - Z[train].mean(axis=0)) / Z[train].std(axis=0)
+    worst = []
+    for seed in range(2):
+        table = suggest_annotations(Z[train], y[train], k, random_state=seed)
+        known = np.full(train.sum(), None)
+        known[table["row"]] = place[train][table["row"]]
+        inferrer = SemiSupervisedGroupInferrer().fit(Z[train], y[train], sample_attribute=known)
+        weight = compute_sample_weight("balanced", inferrer.labels_)
+        head = LogisticRegression(C=1e-3, max_iter=500).fit(Z[train], y[train], weight)
+        right = head.predict(Z[test]) == y[test]
+        cell = (2 * y + place)[test]
+        worst.append(min(right[cell == g].mean() for g in range(4)))
+    assert np.mean(worst) >= least

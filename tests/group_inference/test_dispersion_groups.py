@@ -57,18 +57,21 @@ def test_new_rows_follow_the_same_rule():
     assert_array_equal(inferrer.predict(X_new), 2 * nearest)
 
 
-def test_membership_compares_the_own_mean_with_the_nearest_other_one():
+@pytest.mark.parametrize("n_features", [1, 3])
+def test_membership_compares_the_own_mean_with_the_nearest_other_one(n_features):
     # Class means 1, 7 and 21. The row at 1 of class 1 lies far; that at 14 is a tie, so near.
-    X = np.array([[0.0], [2.0], [1.0], [6.0], [14.0], [20.0], [22.0]])
+    X = np.zeros((7, n_features))
+    X[:, 0] = [0.0, 2.0, 1.0, 6.0, 14.0, 20.0, 22.0]
+    new = np.eye(1, n_features) * 5.0
     y = np.array([0, 0, 1, 1, 1, 2, 2])
     inferrer = SpuriousGroupInferrer("dispersion").fit(X, y)
     assert_array_equal(inferrer.n_clusters_, [1, 2, 1])
-    variance = (1 + 1 + 36 + 1 + 49 + 1 + 1) / 7
+    variance = (1 + 1 + 36 + 1 + 49 + 1 + 1) / 7 / n_features
     odds = np.exp(-((5.0 - 7.0) ** 2 - (5.0 - 1.0) ** 2) / (2 * variance))  # of near, at 5
-    proba = inferrer.predict_proba([[5.0]], y=[1])[0]
+    proba = inferrer.predict_proba(new, y=[1])[0]
     assert_allclose(proba, [0.0, odds / (1 + odds), 1 / (1 + odds), 0.0])
     weight = np.exp(-np.array([16.0, 4.0, 0.0, 256.0]) / (2 * variance)) * [1, 1, 0, 1]
-    assert_allclose(inferrer.predict_proba([[5.0]])[0], weight / weight.sum())
+    assert_allclose(inferrer.predict_proba(new)[0], weight / weight.sum())
 
 
 def test_rows_are_not_normalised_unless_asked():

@@ -211,13 +211,16 @@ def test_memberships_are_probabilities_inside_the_class(method):
     assert_array_equal(anywhere.argmax(axis=1), inferrer.predict(X_new))
 
 
-def test_membership_is_the_posterior_of_gaussians_of_one_variance():
-    # Centers 0.5 and 10.5, each row .5 from its center: variance .25.
+@pytest.mark.parametrize("n_features", [1, 2])
+def test_membership_is_the_posterior_of_gaussians_of_one_variance(n_features):
+    # Centers 0.5 and 10.5, each row .5 from its center: variance .25 in every feature.
     X = np.array([[0.0], [1.0], [10.0], [11.0]])
+    variance = 0.25 / n_features  # further features are 0
+    X, new = (np.pad(rows, ((0, 0), (0, n_features - 1))) for rows in (X, [[6.0], [0.0]]))
     inferrer = make_inferrer("spare", n_clusters=2).fit(X, np.zeros(4))
-    odds = np.exp(-((6.0 - 0.5) ** 2 - (6.0 - 10.5) ** 2) / (2 * 0.25))
-    row = inferrer.predict_proba([[6.0]])[0]
-    near = inferrer.predict([[0.0]])[0]
+    odds = np.exp(-((6.0 - 0.5) ** 2 - (6.0 - 10.5) ** 2) / (2 * variance))
+    row = inferrer.predict_proba(new[:1])[0]
+    near = inferrer.predict(new[1:])[0]
     assert row[near] == pytest.approx(odds / (1 + odds), rel=1e-6)
 
 

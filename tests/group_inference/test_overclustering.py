@@ -11,6 +11,7 @@ from skspurious.functional._silhouette import mean_silhouettes
 from skspurious.functional._subclusters import select_subclusters
 from skspurious.group_inference import SpuriousGroupInferrer
 from skspurious.group_inference._methods import METHODS
+from skspurious.group_inference._samples import check_losses
 
 RARE = np.repeat([False, True, False], [500, 60, 300])
 
@@ -228,6 +229,47 @@ def test_losses_are_cross_fitted_where_none_are_given():
     assert_array_equal(given.labels_, inferrer.labels_)
     opposite = make_inferrer(**params).fit(X, y, losses=-losses)
     assert not np.array_equal(opposite.labels_, inferrer.labels_)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_cross_fitted_losses_follow_the_seed(seed):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 3)), np.arange(60) % 3
+    logits = cross_fitted_logits(X, y, 3, random_state=seed)
+    expected = -log_softmax(logits, axis=1)[np.arange(60), y]
+    assert_array_equal(check_losses(None, X, y, seed), expected)
+    assert not np.array_equal(check_losses(None, X, y, seed + 1), expected)
+
+
+@pytest.mark.parametrize(
+    ("losses", "is_group"), [((0.0, 0.3), True), ((0.3, 0.0), True), ((0.06, 0.06), False)]
+)
+def test_the_loss_of_equal_rows_is_their_mean(losses, is_group):
+    """Every row of the rare part comes twice; the others have a loss of 0.1."""
+    X, y, _ = make_hidden()
+    rare = np.flatnonzero(np.append(RARE, np.zeros(200, dtype=bool)))
+    loss = np.full(len(X), 0.1)
+    loss[rare] = losses[0]
+    X, y = np.concatenate([X, X[rare]]), np.append(y, y[rare])
+    loss = np.append(loss, np.full(len(rare), losses[1]))
+    inferrer = make_inferrer().fit(X, y, losses=loss)
+    group = inferrer.labels_[rare]
+    is_alone = not np.isin(inferrer.labels_[:500], group).any()
+    assert is_alone == is_group
+
+
+def test_the_loss_of_a_part_is_that_of_its_samples_and_not_of_its_distinct_rows():
+    """Of the rare part half of the rows come three times: 0.09 in the mean, 0.16 of the rows."""
+    X, y, _ = make_hidden()
+    rare = np.flatnonzero(np.append(RARE, np.zeros(200, dtype=bool)))
+    loss = np.full(len(X), 0.1)
+    loss[rare[::2]], loss[rare[1::2]] = 0.02, 0.3
+    at = np.concatenate([np.arange(len(X)), rare[::2], rare[::2]])
+    inferrer = make_inferrer(overclustering=2).fit(X[at], y[at], losses=loss[at])
+    base = make_inferrer(overclustering=None).fit(X[at], y[at])
+    assert_array_equal(inferrer.labels_, base.labels_)
+    others = make_inferrer(overclustering=2).fit(X, y, losses=loss)
+    assert len(others.groups_) > len(base.groups_)
 
 
 def test_without_overclustering_losses_change_nothing():

@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
 from skspurious import GroupedData, load_model, make_sample_group, save_model
+from skspurious.functional._cross_fit import cross_fitted_logits
 from skspurious.group_inference import (
     SemiSupervisedGroupInferrer,
 )
@@ -307,6 +308,25 @@ def test_equal_rows_with_different_labels_keep_theirs():
     assert_array_equal(inferrer.predict([[0.0], [9.0]], [0, 0]), [inferrer.labels_[2], 1])
 
 
+def test_as_many_components_as_labels():
+    X, y, place = make_places(n_noise=30)
+    known = partly(place, 12)
+    auto, same, more = (
+        SemiSupervisedGroupInferrer(n_components=n).fit(X, y, sample_attribute=known).coef_
+        for n in ("auto", 12, 13)
+    )
+    assert_array_equal(auto, same)
+    assert not np.allclose(auto, more)
+
+
+def test_what_equal_rows_do_not_agree_on_is_left_to_the_model():
+    X = np.repeat([0.0, 0.1, 9.0, 9.1], [2, 4, 2, 4])[:, None]
+    known = [0, 1, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1]
+    inferrer = SemiSupervisedGroupInferrer(C=1.0).fit(X, [0] * 12, sample_attribute=known)
+    assert_array_equal(inferrer.labels_, known)
+    assert_array_equal(inferrer.predict([[0.0], [9.0]], [0, 0]), [0, 1])
+
+
 def test_new_rows_keep_what_they_carry():
     X, y, place = make_places(gap=6.0)
     inferrer = SemiSupervisedGroupInferrer().fit(X, y, sample_attribute=partly(place, 80))
@@ -350,3 +370,34 @@ def test_it_is_saved_and_pickled(tmp_path):
         assert_array_equal(copy.predict(X, y), inferrer.labels_)
         assert_allclose(copy.predict_proba(X, y), inferrer.predict_proba(X, y))
         pd.testing.assert_frame_equal(copy.label_report_, inferrer.label_report_)
+
+
+# ------------------------------------------------------------------------------ with a view
+
+
+def balanced_accuracy(value, y, place):
+    return np.mean(
+        [(value == place)[(y == k) & (place == q)].mean() for k in (0, 1) for q in (0, 1)]
+    )
+
+
+def test_columns_of_a_view_are_not_lost_among_many():
+    """A strong view and a weak embedding of 200 columns: what both say is no worse than either."""
+    found = []
+    for seed in range(3):
+        X, y, place = make_places(2000, n_noise=200, gap=1.5, seed=seed)
+        rng = np.random.default_rng(seed)
+        view = (place + rng.normal(scale=0.5, size=2000))[:, None]
+        logits = cross_fitted_logits(view, y, 2)
+        known, both = partly(place, 200, seed), np.hstack([X, logits])
+        plain = SemiSupervisedGroupInferrer().fit(X, y, sample_attribute=known)
+        mixed = SemiSupervisedGroupInferrer().fit(both, y, sample_attribute=known)
+        with_view = SemiSupervisedGroupInferrer(n_view_columns=2)
+        with_view.fit(both, y, sample_attribute=known)
+        values = [fit.labels_ % 2 for fit in (plain, mixed, with_view)]
+        values += [(logits[:, 1] > logits[:, 0]).astype(int)]
+        found.append([balanced_accuracy(value, y, place) for value in values])
+    plain, mixed, with_view, view = np.mean(found, axis=0)
+    assert with_view > plain + 0.1
+    assert with_view > mixed + 0.03  # the view as one column among others
+    assert with_view > view - 0.01  # measured: 0.866 and 0.849

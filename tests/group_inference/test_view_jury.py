@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -88,6 +89,29 @@ def test_votes_weights_and_scores_by_hand():
     assert table.loc["ground", "agreement"] == pytest.approx(1.0, abs=0.02)
     assert list(table.index) == jury.view_names_ == ["ground", "sky", "rest"]
     assert (table["seconds"] > 0).all()
+
+
+def test_copies_of_a_sample_have_one_vote():
+    """Forty copies are in all folds: each gets the mean of what the folds' models say."""
+    X = np.repeat([[0.0], [1.0], [2.0]], 40, axis=0)
+    y = np.tile([0] * 7 + [1] * 3, 12) ^ (X[:, 0] == 2)
+    jury = Jury({"v": [0]}).fit(X, y)
+    logits = cross_fitted_logits(X, y, 2, random_state=jury.judges_[0].seed)
+    for value in (0.0, 1.0, 2.0):
+        for k in (0, 1):
+            rows = (X[:, 0] == value) & (y == k)
+            each = softmax(logits[rows], axis=1)
+            assert len(np.unique(each[:, 0])) > 1
+            assert_allclose(jury.votes_[0][rows], np.tile(each.mean(axis=0), (len(each), 1)), 1e-6)
+    assert_array_equal(jury.predict(X, y), jury.labels_)
+
+
+def test_what_the_views_say_is_without_the_clean_sample():
+    X, y, _ = TABLE
+    jury = ViewJury({"ground": [0]}, clean=[2], random_state=0).fit(X, y)
+    assert jury.view_scores_["weight"].min() > 0
+    assert_allclose(jury.view_score_, jury.votes_[0], rtol=1e-6)
+    assert not np.allclose(jury.view_score_, jury.score_)
 
 
 def test_one_view_is_error_groups_of_its_columns():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from shortcut_data import Net, small_shortcut
 from sklearn.frozen import FrozenEstimator
-from torch import nn
 
 from skspurious import AFRClassifier, ERMClassifier, worst_group_accuracy
 from skspurious.datasets import make_spurious_classification
@@ -19,28 +19,7 @@ FAST = {"max_epochs": 3, "batch_size": 32, "lr": 0.1, "random_state": 0}
 
 @pytest.fixture(scope="module")
 def data():
-    bunch = make_spurious_classification(200, correlation_strength=0.9, random_state=0)
-    arrays = bunch.data.astype(np.float32), bunch.target, bunch.sample_group
-    for array in arrays:
-        array.flags.writeable = False
-    return arrays
-
-
-class Net(nn.Module):
-    """Batch normalisation, dropout, and a head."""
-
-    def __init__(self, bias=True):
-        super().__init__()
-        self.norm = nn.BatchNorm1d(8)
-        self.hidden = nn.Linear(8, 5)
-        self.dropout = nn.Dropout(0.5)
-        self.head = nn.Linear(5, 2, bias=bias)
-
-    def embed(self, x):
-        return self.dropout(self.hidden(self.norm(x)).relu())
-
-    def forward(self, x):
-        return self.head(self.embed(x))
+    return small_shortcut()
 
 
 def _trained(data, **params):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import chisquare
+from shortcut_data import accuracies_after_fit
 from sklearn.base import BaseEstimator
 from torch import nn
 from torch.nn import functional as F
@@ -15,7 +16,6 @@ from skspurious import BalancedRetrainer, ERMClassifier, GroupedData
 from skspurious._engine._batches import LabelledSamples
 from skspurious._engine._runtime import Runtime
 from skspurious.data import TensorSamples
-from skspurious.datasets import make_spurious_classification
 from skspurious.group_inference import SpuriousGroupInferrer
 from skspurious.group_inference._methods import METHODS
 from skspurious.mitigation._balanced import _sampling_power, balanced_subset
@@ -436,34 +436,23 @@ def test_inferred_groups_in_batches_and_subsets_are_equally_many(data):
 EFFECT = {"max_epochs": 15, "lr": 0.05, "weight_decay": 1e-2}
 
 
-def _accuracies(clf, correlation_strength, seed):
-    """Worst-group and mean accuracy on balanced test data."""
-    train = make_spurious_classification(
-        1500, correlation_strength=correlation_strength, random_state=seed
-    )
-    test = make_spurious_classification(2000, correlation_strength=0.5, random_state=100 + seed)
-    clf.fit(train.data, train.target, sample_group=train.sample_group)
-    worst = clf.score(test.data, test.target, sample_group=test.sample_group)
-    return worst, clf.score(test.data, test.target)
-
-
 @fidelity
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_worst_group_is_far_above_that_of_erm(seed):
     # Best possible in every group: 0.894.
-    erm, _ = _accuracies(ERMClassifier(random_state=seed, **EFFECT), 0.95, seed)
+    erm, _ = accuracies_after_fit(ERMClassifier(random_state=seed, **EFFECT), 0.95, seed)
     for balance in ("sampling", "batches", "subsampling", "weights"):
         clf = BalancedRetrainer(balance=balance, random_state=seed, **EFFECT)
-        worst, _ = _accuracies(clf, 0.95, seed)
+        worst, _ = accuracies_after_fit(clf, 0.95, seed)
         assert worst > erm + 0.2, balance
         assert worst > 0.8, balance
 
 
 def test_without_a_shortcut_little_is_lost():
-    erm = _accuracies(ERMClassifier(random_state=0, **EFFECT), 0.5, 0)
+    erm = accuracies_after_fit(ERMClassifier(random_state=0, **EFFECT), 0.5, 0)
     for balance in ("sampling", "batches", "subsampling", "weights"):
         clf = BalancedRetrainer(balance=balance, random_state=0, **EFFECT)
-        assert_allclose(_accuracies(clf, 0.5, 0), erm, atol=0.05)
+        assert_allclose(accuracies_after_fit(clf, 0.5, 0), erm, atol=0.05)
 
 
 # --------------------------------------------------------------------------------------

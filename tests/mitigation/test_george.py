@@ -3,10 +3,10 @@
 import copy
 import pickle
 
-import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from shortcut_data import small_shortcut
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from torch import nn
@@ -20,7 +20,7 @@ from skspurious import (
     TorchFeatureExtractor,
     worst_group_accuracy,
 )
-from skspurious.datasets import make_spurious_classification, make_spurious_images
+from skspurious.datasets import make_spurious_images
 from skspurious.group_inference import DispersionGroups, GaussianMixtureGroups, KMeansGroups
 from skspurious.metrics import cluster_robust_accuracy, group_inference_report
 from skspurious.networks import LeNet
@@ -31,8 +31,7 @@ NET = {"module": LeNet, "module_params": {"n_classes": 2, "image_size": 8}}
 
 @pytest.fixture(scope="module")
 def table():
-    bunch = make_spurious_classification(200, correlation_strength=0.9, random_state=0)
-    return bunch.data.astype(np.float32), bunch.target, bunch.sample_group
+    return small_shortcut()
 
 
 class Mlp(nn.Module):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import chisquare
+from shortcut_data import accuracies_after_fit
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 from torch import nn
@@ -15,7 +16,6 @@ from torch.nn import functional as F
 from skspurious import ERMClassifier, GroupDROClassifier, SpuriousGroupInferrer
 from skspurious._engine._runtime import Runtime
 from skspurious._engine._samplers import BalancedBatchSampler, UniformSampler, WeightedSampler
-from skspurious.datasets import make_spurious_classification
 from skspurious.group_inference import KMeansGroups
 from skspurious.mitigation._group_dro import _GroupDROLoss
 
@@ -449,33 +449,22 @@ def test_unbalanced_batches_take_every_sample_once():
 EFFECT = {"max_epochs": 15, "lr": 0.05, "weight_decay": 1e-2}
 
 
-def _accuracies(clf, correlation_strength, seed):
-    """Worst-group and mean accuracy on balanced test data."""
-    train = make_spurious_classification(
-        1500, correlation_strength=correlation_strength, random_state=seed
-    )
-    test = make_spurious_classification(2000, correlation_strength=0.5, random_state=100 + seed)
-    clf.fit(train.data, train.target, sample_group=train.sample_group)
-    worst = clf.score(test.data, test.target, sample_group=test.sample_group)
-    return worst, clf.score(test.data, test.target)
-
-
 @pytest.mark.parametrize("balance", ["sampling", "batches", None])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_worst_group_is_far_above_that_of_erm(seed, balance):
     # Best possible in every group: 0.894. The step size makes up for the small groups' share.
-    erm, _ = _accuracies(ERMClassifier(random_state=seed, **EFFECT), 0.95, seed)
+    erm, _ = accuracies_after_fit(ERMClassifier(random_state=seed, **EFFECT), 0.95, seed)
     dro = GroupDROClassifier(balance=balance, step_size=0.1, random_state=seed, **EFFECT)
-    worst, _ = _accuracies(dro, 0.95, seed)
+    worst, _ = accuracies_after_fit(dro, 0.95, seed)
     assert worst > erm + 0.15
     assert worst > 0.65
 
 
 def test_without_a_shortcut_little_is_lost():
     for seed in (0, 1):
-        erm = _accuracies(ERMClassifier(random_state=seed, **EFFECT), 0.5, seed)
+        erm = accuracies_after_fit(ERMClassifier(random_state=seed, **EFFECT), 0.5, seed)
         dro = GroupDROClassifier(step_size=0.1, random_state=seed, **EFFECT)
-        assert_allclose(_accuracies(dro, 0.5, seed), erm, atol=0.04)
+        assert_allclose(accuracies_after_fit(dro, 0.5, seed), erm, atol=0.04)
 
 
 # --------------------------------------------------------------------------------------

@@ -192,6 +192,24 @@ def test_predictions_of_the_code_are_those_of_one_more_epoch_as_it_trained(data)
     assert not np.allclose(clf.margin_, offline.margin_)
 
 
+@fidelity
+@pytest.mark.filterwarnings("ignore:the error set is:UserWarning")
+def test_a_sample_that_the_last_epoch_leaves_out_is_predicted_by_the_network(data):
+    """Batch normalisation leaves out a last batch of one."""
+    X, y, _ = data
+    clf = JTTClassifier(Net, variant="code", init_epochs=1, **FAST).fit(X[:97], y[:97])
+    n_batches = 97 // 16  # of each epoch
+    training = [(rows, output) for is_training, rows, output in Net.seen if is_training]
+    last_epoch = training[n_batches : 2 * n_batches]
+    (left_out,) = set(range(97)).difference(*(rows for rows, _ in last_epoch))
+    alone = [([left_out], output) for _, rows, output in Net.seen if rows == [left_out]]
+    logits = torch.zeros(97, 2)
+    for rows, output in last_epoch + alone:
+        logits[rows] = output
+    margin = (logits[:, 1] - logits[:, 0]).numpy() * np.where(y[:97] == 1, 1, -1)
+    assert_array_equal(clf.margin_, margin)
+
+
 # --------------------------------------------------------------------------------------
 # A first stage of its own
 

@@ -4,6 +4,7 @@ import copy
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
@@ -523,6 +524,36 @@ def test_C_is_chosen_on_the_other_half_of_the_samples(data, solver):
     best = clf.tuning_["worst_group_accuracy"].to_numpy()
     assert clf.C_ == Cs[best.argmax()] == final["C"]
     assert (weight > 0).sum() < (final["sample_weight"] > 0).sum()
+
+
+@fidelity
+def test_heads_of_the_grid_are_judged_by_the_worst_group_and_not_by_the_worst_class():
+    """On validation samples; of groups that are equal, a draw is all of them."""
+    train = make_spurious_classification(160, correlation_strength=0.5, random_state=3)
+    valid = make_spurious_classification(300, correlation_strength=0.9, random_state=53)
+    group = train.sample_group
+    even = np.concatenate([np.flatnonzero(group == g)[:12] for g in range(4)])
+    fit = {"X": train.data[even], "y": train.target[even], "sample_group": group[even]}
+    fit |= _validation(valid.data, valid.target, valid.sample_group)
+    Cs, params = [3.0, 0.3, 0.1], {"retrain_on": "train", "random_state": 0}
+    tuning = LastLayerRetrainer(Cs=Cs, n_tuning_splits=1, **params).fit(**fit).tuning_
+    assert (tuning["n_nonzero"] > 0).all()
+    for C, found in zip(Cs, tuning["worst_group_accuracy"]):
+        hit = LastLayerRetrainer(C=C, **params).fit(**fit).predict(valid.data) == valid.target
+        of_groups = [hit[valid.sample_group == g].mean() for g in range(4)]
+        of_classes = [hit[valid.target == k].mean() for k in (0, 1)]
+        assert found == pytest.approx(min(of_groups))
+        assert min(of_groups) < min(of_classes)
+
+
+@fidelity
+def test_C_is_that_of_the_best_worst_group(data, monkeypatch):
+    X, y, group = data
+    table = pd.DataFrame({"C": [1.0, 0.5, 0.2], "worst_group_accuracy": [0.3, 0.6, 0.5]})
+    table["accuracy"] = [0.9, 0.7, 0.8]
+    monkeypatch.setattr(_last_layer_heads.HeadSearch, "_tune", lambda self, rng: table)
+    clf = LastLayerRetrainer(Cs=table["C"], **FAST).fit(X, y, sample_group=group)
+    assert clf.C_ == 0.5
 
 
 @fidelity

@@ -1,16 +1,19 @@
 """LfFClassifier: two networks in one loop, the second of which learns what the first fails on."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from shortcut_data import Net, small_shortcut
 from torch import nn
 from torch.nn import functional as F
 
 from skspurious import ERMClassifier, LfFClassifier, worst_group_accuracy
 from skspurious.datasets import make_spurious_classification
+from skspurious.mitigation import _lff
 
 fidelity = pytest.mark.fidelity
 
@@ -19,25 +22,7 @@ FAST = {"max_epochs": 3, "batch_size": 32, "lr": 0.05, "random_state": 0}
 
 @pytest.fixture(scope="module")
 def data():
-    bunch = make_spurious_classification(200, correlation_strength=0.9, random_state=0)
-    arrays = bunch.data.astype(np.float32), bunch.target, bunch.sample_group
-    for array in arrays:
-        array.flags.writeable = False
-    return arrays
-
-
-class Net(nn.Module):
-    """Batch normalisation, dropout, and a head."""
-
-    def __init__(self):
-        super().__init__()
-        self.norm = nn.BatchNorm1d(8)
-        self.hidden = nn.Linear(8, 5)
-        self.dropout = nn.Dropout(0.2)
-        self.head = nn.Linear(5, 2)
-
-    def forward(self, x):
-        return self.head(self.dropout(self.hidden(self.norm(x)).relu()))
+    return small_shortcut()
 
 
 def _parameters(module):
@@ -179,6 +164,21 @@ def test_rows_that_were_kept_aside_have_no_difficulty(data):
     X, y, _ = data
     clf = LfFClassifier(early_stopping=True, **FAST).fit(X, y)
     assert_array_equal(np.flatnonzero(np.isnan(clf.relative_difficulty_)), clf.validation_indices_)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "biased", "is_told"),
+    [(0.4, 0.4, True), (0.4, 0.6, False), (0.6, 0.4, False)],
+)
+def test_reversed_is_worse_than_chance_and_twice_as_hard_as_for_the_biased_network(
+    accuracy, biased, is_told
+):
+    objective = _lff._LfFLoss(torch.tensor([0, 1]), 2, 0.7, 0.7)
+    objective.running.copy_(torch.tensor([[1.0, 1.0], [biased, biased]]))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        _lff._warn_if_reversed(accuracy, objective)
+    assert len(told) == is_told
 
 
 def test_a_reversed_shortcut_is_told():

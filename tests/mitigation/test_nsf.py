@@ -21,6 +21,7 @@ from skspurious import (
     TorchFeatureExtractor,
     worst_group_accuracy,
 )
+from skspurious._engine._runtime import Runtime
 from skspurious.functional import _nsf as functional_nsf
 from skspurious.functional import fold_neutral_map
 from skspurious.mitigation import _nsf, _nsf_network
@@ -606,6 +607,35 @@ def test_fine_tuning_lowers_the_alignment_loss(data):
         return np.linalg.norm(Z - clf.neutral_centers_[y[clf.easy_mask_]], axis=1).mean()
 
     assert distance(3.0) < 0.7 * distance(0.0)
+
+
+def test_parts_of_the_head_do_not_count_rows_of_weight_zero():
+    y, outlier = np.array([0, 0, 1, 1]), np.array([False, True, False, False])
+    for weight, expected, is_fallback in (
+        (None, [0, 1, 0, 0], False),
+        (np.array([1.0, 0.0, 1.0, 1.0]), [0, -1, 0, 0], True),  # the rescued one does not count
+        (np.array([0.0, 0.0, 1.0, 0.0]), [0, 0, 0, -1], True),  # nor an easy one of class 0
+    ):
+        part, found = functional_nsf._parts(y, outlier, outlier, weight)
+        assert (part.tolist(), found) == (expected, is_fallback)
+
+
+def test_alignment_loss_by_hand():
+    """Cross-entropy plus the weight times (mean distance of mapped features + reg mean scale)."""
+    scale, shift = np.array([0.5, 3.0]), np.array([1.0, -1.0])
+    layer = _nsf_network.MappedLinear(scale, shift, np.zeros((2, 2)), np.zeros(2))
+    F, centers = np.array([[0.0, 0.0], [2.0, 1.0], [4.0, 2.0]]), np.array([[3.0, 3.0], [1.0, -2.0]])
+    y = np.array([0, 1, 1])
+    distance = np.linalg.norm((F + shift) * scale - shift - centers[y], axis=1).mean()
+    batch = {"X": torch.from_numpy(F).float(), "y": torch.from_numpy(y)}
+    batch |= dict.fromkeys(("group", "weight", "is_real"))
+    for reg, weight in ((10.0, 1.0), (4.0, 0.5)):
+        loss, losses, _ = _nsf_network.AlignmentLoss(centers, reg, weight)(
+            layer, batch, Runtime("cpu")
+        )
+        expected = np.log(2) + weight * (distance + reg * scale.mean())
+        assert loss.item() == pytest.approx(expected, rel=1e-5)
+        assert_allclose(losses.detach().numpy(), np.log(2), rtol=1e-6)
 
 
 # --------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from shortcut_data import Net, small_shortcut
 from sklearn.frozen import FrozenEstimator
-from torch import nn
 
 from skspurious import ERMClassifier, SELFClassifier, worst_group_accuracy
 from skspurious.datasets import make_spurious_classification
@@ -23,25 +23,7 @@ SELECTIONS = [
 
 @pytest.fixture(scope="module")
 def data():
-    bunch = make_spurious_classification(300, correlation_strength=0.9, random_state=0)
-    arrays = bunch.data.astype(np.float32), bunch.target, bunch.sample_group
-    for array in arrays:
-        array.flags.writeable = False
-    return arrays
-
-
-class Net(nn.Module):
-    """Batch normalisation, dropout, and a head."""
-
-    def __init__(self):
-        super().__init__()
-        self.norm = nn.BatchNorm1d(8)
-        self.hidden = nn.Linear(8, 5)
-        self.dropout = nn.Dropout(0.5)
-        self.head = nn.Linear(5, 2)
-
-    def forward(self, x):
-        return self.head(self.dropout(self.hidden(self.norm(x)).relu()))
+    return small_shortcut(300)
 
 
 def _fit_on_the_same_part(clf, X, y, n_epochs):
@@ -98,6 +80,16 @@ def test_only_the_head_moves_and_only_the_selected_rows_move_it(data):
     weighted.fit(X, y, sample_weight=weight)
     change = weighted.module_.head.weight - even.module_.head.weight
     assert change.abs().max() > 1e-3
+
+
+@fidelity
+def test_steps_draw_the_classes_equally_where_one_has_few_samples():
+    """Without features a head says how often the classes are drawn."""
+    X, y = np.zeros((300, 2)), np.repeat([0, 1], [270, 30])
+    params = {"selection": "misclassification", "n_selected": 60, "head_lr": 0.02}
+    clf = SELFClassifier(head_steps=400, **params, **FAST).fit(X, y)
+    assert_array_equal(np.bincount(y[clf.selected_mask_]), [30, 6])
+    assert clf.predict_proba(X[:1])[0, 1] == pytest.approx(0.5, abs=0.1)  # 1/6 as they are
 
 
 @fidelity

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from shortcut_data import small_shortcut
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
@@ -33,8 +34,7 @@ NET = {"module": LeNet, "module_params": {"n_classes": 2, "image_size": 8}}
 
 @pytest.fixture(scope="module")
 def table():
-    bunch = make_spurious_classification(200, correlation_strength=0.9, random_state=0)
-    return bunch.data.astype(np.float32), bunch.target, bunch.sample_group
+    return small_shortcut()
 
 
 def fast(**params):

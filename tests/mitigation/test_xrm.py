@@ -155,6 +155,10 @@ def test_one_step_by_a_plain_loop():
     objective.end_epoch(row)
     assert row["flip_rate"] == pytest.approx(n_flipped / 40)
     assert not torch.equal(objective.draws, draws)
+    label = objective.label.clone()
+    objective.draws.fill_(1.0)  # nothing flips, nothing flips back
+    objective(twins, make_batch(X, rows), Runtime("cpu"))
+    assert torch.equal(objective.label, label)
 
 
 @pytest.mark.fidelity
@@ -238,6 +242,13 @@ def test_of_several_runs_the_one_with_the_most_flips_is_kept():
     assert twins.history_["stage"].unique().tolist() == ["twins_1", "twins_2", "twins_3"]
     one = XRMClassifier(Mlp, max_epochs=2, **FAST).fit(X, y)
     assert one.flip_counts_[0] == clf.flip_counts_[0]
+    best = set()
+    for seed in range(4):
+        twins = TwinNetworks(Mlp, max_epochs=2, n_runs=3, **FAST | {"random_state": seed})
+        twins.fit(X, y)
+        assert twins.flipped_mask_.sum() == twins.flip_counts_.max()
+        best.add(int(twins.flip_counts_.argmax()))
+    assert len(best) > 1  # it is not always the first or the last
 
 
 def test_a_class_of_few_mistakes_stays_whole():
@@ -276,15 +287,6 @@ def test_rows_kept_aside_have_groups_that_no_twin_has_fitted():
 # Seeds, checkpoints, networks
 
 
-class InterruptAfter(Callback):
-    def __init__(self, epoch):
-        self.epoch = epoch
-
-    def on_epoch_end(self, *, row, **kwargs):
-        if row["epoch"] == self.epoch:
-            raise KeyboardInterrupt
-
-
 class Count(Callback):
     def __init__(self):
         self.seen = []
@@ -298,7 +300,7 @@ class Count(Callback):
 
 @pytest.mark.fidelity
 @pytest.mark.parametrize("stage", ["twins", "dro"])
-def test_a_run_that_was_interrupted_ends_with_the_same_bits(stage, tmp_path):
+def test_a_run_that_was_interrupted_ends_with_the_same_bits(stage, tmp_path, interrupt_after):
     X, y, _ = make_shortcut(200, core=0.5)
     first = ERMClassifier(max_epochs=4, lr=0.05, batch_size=32, device="cpu")
     clf = XRMClassifier(Mlp, first_stage=first, max_epochs=4, **FAST)
@@ -307,7 +309,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(stage, tmp_path):
     broken = clone(clf).set_params(checkpoint_dir=tmp_path)
     which = "first_stage__callbacks" if stage == "twins" else "callbacks"
     with pytest.raises(KeyboardInterrupt):
-        broken.set_params(**{which: [InterruptAfter(2)]}).fit(X, y)
+        broken.set_params(**{which: [interrupt_after(2)]}).fit(X, y)
     epochs = Count()
     resumed = clone(clf).set_params(checkpoint_dir=tmp_path, **{which: [epochs]}).fit(X, y)
     assert epochs.seen == [3, 4]

@@ -298,6 +298,20 @@ def test_repeats_deal_all_samples_out_again_in_another_way():
         assert_array_equal(a, b)
 
 
+def test_every_repeat_is_a_deal_of_its_own_and_the_first_that_without_repeats():
+    X, y, group = np.zeros((60, 1)), np.arange(60) % 2, np.arange(60) // 2 % 3
+
+    def deals(n_repeats, seed):
+        cv = EveryGroupKFold(3, shuffle=True, random_state=seed, n_repeats=n_repeats)
+        tests = [tuple(test) for _, test in cv.split(X, y, sample_group=group)]
+        return [frozenset(tests[k : k + 3]) for k in range(0, len(tests), 3)]
+
+    plain = StratifiedKFold(3, shuffle=True, random_state=0).split(X, 3 * y + group)
+    assert deals(4, 0)[:1] == deals(1, 0) == [frozenset(tuple(test) for _, test in plain)]
+    assert deals(4, 0)[:2] == deals(2, 0)
+    assert len({*deals(4, 0), *deals(4, 1)}) == 8  # no repeat is one of another, nor of a seed
+
+
 @pytest.mark.parametrize("n_repeats", [0, 1.5])
 def test_repeats_must_be_a_positive_number(n_repeats):
     with pytest.raises(ValueError, match="must be a whole number, at least 1"):

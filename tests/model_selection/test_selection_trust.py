@@ -5,13 +5,18 @@ from numpy.testing import assert_allclose
 from scipy.stats import spearmanr
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, StratifiedKFold
+from sklearn.model_selection import (
+    GridSearchCV,
+    RandomizedSearchCV,
+    RepeatedStratifiedKFold,
+    StratifiedKFold,
+)
 from sklearn.preprocessing import StandardScaler
 
 from skspurious.data import GroupedData
 from skspurious.metrics import worst_group_accuracy, worst_group_scorer
 from skspurious.model_selection import EveryGroupKFold, selection_trust
-from skspurious.model_selection._trust import rank_correlation
+from skspurious.model_selection._trust import interval_of, rank_correlation, resample_within
 
 
 class Mix(ClassifierMixin, BaseEstimator):
@@ -78,6 +83,12 @@ def test_with_all_labels_by_hand():
     assert trust.sparse_groups == []
 
 
+def test_a_sample_that_is_tested_several_times_counts_with_its_mean():
+    several = StratifiedKFold(4), RepeatedStratifiedKFold(n_splits=4, n_repeats=3, random_state=0)
+    once, thrice = (selection_trust(fitted(cv=cv), X, Y, PLACE, n_resamples=5) for cv in several)
+    assert_allclose(thrice.candidates["worst_group"], once.candidates["worst_group"])
+
+
 def test_candidates_are_fitted_on_the_folds_that_the_labelled_samples_are_not_in():
     """One labelled sample a group, and a candidate that learns: out of fold it is wrong."""
 
@@ -109,6 +120,30 @@ def test_a_few_labels_tell_a_score_that_misleads_from_one_that_does_not(seed):
         assert -1 <= low <= trust.correlation <= high <= 1
     all_labels = selection_trust(search, carried, Y, PLACE, n_resamples=50)
     assert by_groups.interval[0] <= all_labels.correlation <= by_groups.interval[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "confidence", "expected"),
+    [
+        (0.3, 0.9, (0.03, 0.57)),  # symmetric draws: both intervals are the same
+        (0.5, 0.9, (0.03, 0.97)),  # 0.03 to 0.57, and mirrored 0.43 to 0.97
+        (0.1, 0.9, (-0.37, 0.57)),
+        (0.5, 0.5, (0.15, 0.85)),
+        (0.9, 0.9, (0.03, 1.0)),
+        (-0.9, 0.9, (-1.0, 0.57)),
+    ],
+)
+def test_intervals_by_hand(value, confidence, expected):
+    draws = np.linspace(0.0, 0.6, 601)
+    assert interval_of(value, draws, confidence) == pytest.approx(expected)
+
+
+def test_labels_are_resampled_within_their_groups():
+    group = np.repeat([0, 2], [5, 40])
+    draws = list(resample_within(group, 20, np.random.default_rng(0)))
+    assert all(np.array_equal(np.bincount(group[rows]), [5, 0, 40]) for rows in draws)
+    assert len({tuple(rows) for rows in draws}) == 20
+    assert any(len(set(rows[:5])) < 5 for rows in draws)  # with replacement
 
 
 def test_more_labels_and_less_confidence_narrow_the_interval():
@@ -160,7 +195,7 @@ def test_without_labels_folds_are_compared():
     )
     assert trust.kind == "folds"
     assert trust.correlation == pytest.approx(expected)
-    assert trust.interval[0] <= trust.correlation <= trust.interval[1]
+    assert trust.interval[0] < trust.correlation <= trust.interval[1]  # folds disagree
     assert trust.n_labelled == 0
     assert "worst_group" not in trust.candidates
     assert "Without group labels" in repr(trust)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from registry import QUICK, TAKE_INFERRER, ignored_warnings
+from shortcut_data import framed_digits
 from sklearn.compose import ColumnTransformer
-from sklearn.datasets import load_digits
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics import adjusted_rand_score, balanced_accuracy_score
 from sklearn.model_selection import GridSearchCV
@@ -33,22 +33,6 @@ from skspurious.views import ImageStatistics, KeepCenter, MaskCenter, SelectFiel
 pytestmark = ignored_warnings()
 
 Net = partial(LeNet, n_classes=2, image_size=16)
-
-
-def framed_digits(n=600, strength=0.95, seed=0):
-    """Pictures of grey digits with a red or blue frame; 0 to 4 or 5 to 9; the colour."""
-    rng = np.random.default_rng(seed)
-    digits = load_digits()
-    chosen = rng.permutation(len(digits.target))[:n]
-    X = np.zeros((n, 3, 16, 16), dtype=np.uint8)
-    X[:, :, 4:12, 4:12] = (digits.images[chosen] / 16 * 255).astype(np.uint8)[:, None]
-    y = (digits.target[chosen] > 4).astype(int)
-    colour = np.where(rng.random(n) < strength, y, 1 - y)
-    frame = np.ones((16, 16), dtype=bool)
-    frame[2:-2, 2:-2] = False
-    for i, k in enumerate(2 * colour):  # red or blue
-        X[i, k][frame] = rng.integers(150, 250)
-    return X, y, colour
 
 
 DIGITS = framed_digits()

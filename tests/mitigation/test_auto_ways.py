@@ -1,0 +1,120 @@
+"""How AutoRetrainer compares its ways of retraining, and what it calls a large effect."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from skspurious.functional._recovery import Recovery
+from skspurious.group_inference import _effect
+from skspurious.mitigation._auto_ways import Ways
+
+pytestmark = pytest.mark.fidelity
+
+
+@dataclass
+class Rows:
+    """Training samples that are their numbers."""
+
+    rows: np.ndarray
+    group: torch.Tensor
+    n_groups: int = 3
+
+    def take(self, at):
+        return Rows(self.rows[at], self.group[at])
+
+
+@dataclass
+class Data:
+    train: Rows
+    valid: object = "validation samples"
+
+
+SIZES = (60, 30, 10)
+RIGHT = {"head": (48, 15, 4), "network": (54, 24, 2)}  # of each group
+
+
+class Fake(Ways):
+    """Ways that are right about given rows, and remember what they were trained and judged on."""
+
+    def __init__(self, data):
+        self.data, self.seeds, self.seen = data, (0, 1), []
+
+    def train(self, way, module, data):
+        assert data.valid is None
+        with torch.no_grad():
+            module.weight.add_(1.0)
+        module.way = way
+        self.seen.append((way, set(data.train.rows.tolist())))
+        return SimpleNamespace(module=module)
+
+    def _hits(self, module, samples):
+        assert not module.training
+        way, trained_on = self.seen[-1]
+        assert not trained_on & set(samples.rows.tolist())
+        self.seen[-1] = (way, trained_on, set(samples.rows.tolist()))
+        start = np.cumsum((0, *SIZES))[samples.group.numpy()]
+        return samples.rows - start < np.array(RIGHT[module.way])[samples.group.numpy()]
+
+
+def test_ways_are_compared_on_the_halves_that_they_were_not_trained_on():
+    group = torch.from_numpy(np.repeat([0, 1, 2], SIZES))
+    module = nn.Linear(2, 2)
+    before = module.weight.clone()
+    ways = Fake(Data(Rows(np.arange(100), group)))
+    table = ways.compare(module, ["head", "network"])
+    assert torch.equal(module.weight, before)
+    assert [way for way, *_ in ways.seen] == ["head", "head", "network", "network"]
+    for _, trained_on, judged in ways.seen:
+        assert trained_on | judged == set(range(100))
+        assert np.bincount(group[sorted(judged)]).tolist() == [30, 15, 5]
+    for first, second in (ways.seen[:2], ways.seen[2:]):
+        assert first[1:] == second[:0:-1]  # each half once
+    for way, right in RIGHT.items():
+        accuracy = np.array(right) / SIZES
+        assert table.loc[way, "worst_group"] == pytest.approx(accuracy.min())
+        assert table.loc[way, "mean"] == pytest.approx(accuracy.mean())
+        variance = accuracy * (1 - accuracy) / SIZES
+        assert table.loc[way, "standard_error"] == pytest.approx(np.sqrt(variance.sum()) / 3)
+
+
+def test_the_best_way_is_that_of_the_mean_and_not_of_the_worst_group():
+    table = pd.DataFrame(
+        {"worst_group": [0.7, 0.3], "mean": [0.8, 0.9], "standard_error": [0.03, 0.03]},
+        index=["last layer", "network"],
+    )
+    assert Ways.best(None, table) == "network"
+    table["mean"] = [0.9, 0.8]
+    assert Ways.best(None, table) == "last layer"
+
+
+@pytest.mark.parametrize(
+    ("recovered", "standard_error", "gap", "level"),
+    [
+        (0.019, 0.0, 0.3, "none"),
+        (0.021, 0.0, 0.3, "small"),
+        (0.05, 0.026, 0.3, "none"),
+        (0.05, 0.024, 0.3, "small"),
+        (0.24, 0.01, 0.58, "small"),
+        (0.26, 0.01, 0.3, "large"),
+        (0.05, 0.01, 0.62, "large"),
+        (0.01, 0.0, 0.9, "none"),
+    ],
+)
+def test_levels_by_hand(monkeypatch, recovered, standard_error, gap, level):
+    """Two classes of 100 samples, of each of which the nuisance is wrong about the second half."""
+    code, is_wrong = np.repeat([0, 1], 100), np.tile(np.repeat([False, True], 50), 2)
+    is_hit = np.ones(200, dtype=bool)
+    is_hit[50 : 50 + round(50 * gap)] = is_hit[150 : 150 + round(50 * gap)] = False
+    none = np.zeros(2)
+    found = Recovery(is_wrong, is_hit, none, none, recovered, 0.0, standard_error, 1.0)
+    monkeypatch.setattr(_effect, "recovery_tests", lambda *args, **named: [found])
+    effect = _effect.effect_of(np.zeros((200, 1)), code, np.eye(2)[code])
+    assert effect.level == level
+    assert effect.accuracy_right == 1.0
+    assert effect.accuracy_wrong == pytest.approx(1.0 - gap)
+    assert effect.wrong_share == 0.5
