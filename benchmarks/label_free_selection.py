@@ -264,6 +264,7 @@ def compute(load, home, seed, n_components):
         own, fold = np.empty(out.shape, dtype=int), np.empty(len(y), dtype=int)
         names = ("errors", "k-means", "own views")
         new_judges = {n: np.empty(len(y), dtype=int) for n in names}
+        votes, weights = {}, {}
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(Z, by)
         for k, (rows, new) in enumerate(folds):
             out[:, new], own[:, new], inferred = fit_and_score(Z, y, strata, rows, new, seed)
@@ -274,9 +275,13 @@ def compute(load, home, seed, n_components):
                 part = X.iloc[new] if hasattr(X, "iloc") else X[new]
                 of_part = clone(jury).fit(part, y[new])
                 new_judges["own views"][new] = sides(of_part.view_score_, y[new])
+                votes[k] = of_part.votes_.astype(np.float16)
+                weights[k] = of_part.view_scores_["weight"].to_numpy()
         found |= {f"margin_{kind}": out, f"own_{kind}": own, f"fold_{kind}": fold}
         if kind == "jury":
             judge |= new_judges
+            found |= {f"own_votes_{k}": v for k, v in votes.items()}
+            found["own_weight"] = np.stack([weights[k] for k in range(FOLDS)])
     found |= {f"judge_{name}": groups for name, groups in judge.items()}
     every = np.arange(len(y))
     test, _, _ = fit_and_score(Z, y, strata, every, None, seed, given_test=(Z_test, y_test))

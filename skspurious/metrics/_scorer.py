@@ -86,14 +86,14 @@ class _WorstGroupScorer:
         found = resolve_groups(X, y, sample_group=sample_group, group_inferrer=self._fitted)
         X, group = without_groups(X), found.sample_group
         if sample_group is None and self._scored.inferrer is not None:
-            group = self._scored.find(unpack_groups(X)[0], y)
+            group = self._scored.find(X, y)
         if group is None and _is_own(self.group_inferrer):
             group, estimator, X = infer_groups(estimator, X, y)
             if group is None:
                 raise ValueError(_NO_GROUPS.format(scorer=self))
         if group is None:
             _check_no_labels_lost(estimator)
-            group = self._scored.find(unpack_groups(X)[0], y)
+            group = self._scored.find(X, y)
         X = unpack_groups(X)[0]  # predict never needs what is known
         value = worst_group_metric(
             metric,
@@ -188,6 +188,7 @@ def make_worst_group_scorer(
     3. ``X``, if it is a :class:`~skspurious.GroupedData`;
     4. a jury of views of these samples, see below.
 
+    A ``sample_attribute`` that ``X`` carries is used by source 2 alone; source 4 warns.
     Sources 2 to 4 work with metadata routing off, which is scikit-learn's default.
 
     Parameters

@@ -11,7 +11,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skspurious import ERMClassifier
+from skspurious import ERMClassifier, SemiSupervisedGroupInferrer
 from skspurious.data import GroupedData
 from skspurious.group_inference import ViewJury
 from skspurious.metrics import make_worst_group_scorer, worst_group_accuracy, worst_group_scorer
@@ -140,6 +140,29 @@ def test_group_labels_count_before_a_jury():
     scorer = make_worst_group_scorer(group_inferrer=views())
     assert worst_group_scorer(model, GroupedData(X, group), y) == expected
     assert scorer(model, X, y, sample_group=group) == expected
+
+
+def test_a_partly_known_attribute_is_used_by_an_inferrer_and_else_there_is_a_warning():
+    X, y, group = planted(800)
+    place = group % 2
+    known = np.where(np.arange(len(y)) % 2 == 0, place, None)
+    carried = GroupedData(X, sample_attribute=known)
+    model = OneColumn(1).fit(X, y)
+    with pytest.warns(UserWarning, match=r"sample_attribute.*group_inferrer='estimator'"):
+        assert worst_group_scorer(model, carried, y) == worst_group_scorer(model, X, y)
+    groups = SemiSupervisedGroupInferrer().fit(X, y, sample_attribute=known).labels_
+    expected = worst_group_accuracy(y, model.predict(X), sample_group=groups)
+    scorer = make_worst_group_scorer(group_inferrer=SemiSupervisedGroupInferrer())
+    assert scorer(model, carried, y) == expected
+    other = np.where(np.arange(len(y)) % 2 == 1, place, None)  # on the same samples
+    groups = SemiSupervisedGroupInferrer().fit(X, y, sample_attribute=other).labels_
+    expected = worst_group_accuracy(y, model.predict(X), sample_group=groups)
+    assert scorer(model, GroupedData(X, sample_attribute=other), y) == expected
+    own = make_worst_group_scorer(group_inferrer="estimator")
+    clf = ERMClassifier(group_inferrer=SemiSupervisedGroupInferrer(), random_state=0)
+    clf.fit(carried, y)
+    expected = worst_group_accuracy(y, clf.predict(X), sample_group=clf.group_inferrer_.labels_)
+    assert own(clf, carried, y) == expected
 
 
 def test_names_of_classes_and_the_order_of_samples_change_nothing():
