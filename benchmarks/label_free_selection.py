@@ -264,7 +264,6 @@ def compute(load, home, seed, n_components):
         own, fold = np.empty(out.shape, dtype=int), np.empty(len(y), dtype=int)
         names = ("errors", "k-means", "own views")
         new_judges = {n: np.empty(len(y), dtype=int) for n in names}
-        votes, weights = {}, {}
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(Z, by)
         for k, (rows, new) in enumerate(folds):
             out[:, new], own[:, new], inferred = fit_and_score(Z, y, strata, rows, new, seed)
@@ -275,13 +274,9 @@ def compute(load, home, seed, n_components):
                 part = X.iloc[new] if hasattr(X, "iloc") else X[new]
                 of_part = clone(jury).fit(part, y[new])
                 new_judges["own views"][new] = sides(of_part.view_score_, y[new])
-                votes[k] = of_part.votes_.astype(np.float16)
-                weights[k] = of_part.view_scores_["weight"].to_numpy()
         found |= {f"margin_{kind}": out, f"own_{kind}": own, f"fold_{kind}": fold}
         if kind == "jury":
             judge |= new_judges
-            found |= {f"own_votes_{k}": v for k, v in votes.items()}
-            found["own_weight"] = np.stack([weights[k] for k in range(FOLDS)])
     found |= {f"judge_{name}": groups for name, groups in judge.items()}
     every = np.arange(len(y))
     test, _, _ = fit_and_score(Z, y, strata, every, None, seed, given_test=(Z_test, y_test))
@@ -316,12 +311,16 @@ OF_JUDGES = {
 }
 
 
-def by_folds(right, groups, fold):
-    """Mean over folds of the worst group, for every candidate; groups of each may be its own."""
+def by_folds(right, groups, fold, y=None):
+    """Mean over folds of the worst group, for every candidate; groups of each may be its own.
+
+    With classes, of the worst group of each class.
+    """
+    part = fold if y is None else fold * (y.max() + 1) + y
     groups = np.broadcast_to(groups, right.shape)
     return np.array(
         [
-            np.mean([worst(r[fold == k], g[fold == k]) for k in np.unique(fold)])
+            np.mean([worst(r[part == k], g[part == k]) for k in np.unique(part)])
             for r, g in zip(right, groups, strict=True)
         ]
     )
@@ -341,6 +340,9 @@ def criteria(z):
     found = {OF_JUDGES[n]: by_folds(right, groups, fold) for n, groups in judge.items()}
     found["groups of the candidate itself (the scorer until now)"] = by_folds(
         right, z["own_jury"], fold
+    )
+    found["views on each fold, mean over the classes of a class's worst group"] = by_folds(
+        right, judge["own views"], fold, y
     )
     view = judge["views"]
     others = by_folds(again, view, z["fold_class"])
