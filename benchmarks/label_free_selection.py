@@ -338,13 +338,15 @@ def criteria(z):
     right, again = margin > 0, z["margin_class"] > 0
     judge = {n: z[f"judge_{n}"] for n in OF_JUDGES if f"judge_{n}" in z}
     found = {OF_JUDGES[n]: by_folds(right, groups, fold) for n, groups in judge.items()}
-    found["groups of the candidate itself (the scorer until now)"] = by_folds(
+    found["groups of the candidate itself"] = by_folds(
         right, z["own_jury"], fold
     )
-    found["views on each fold, mean over the classes of a class's worst group"] = by_folds(
+    view = judge["views"]
+    of_class = "worst of each class, mean"
+    found[f"**views**, found before the search, {of_class}"] = by_folds(right, view, fold, y)
+    found[f"**views**, found on each fold's samples alone, {of_class}"] = by_folds(
         right, judge["own views"], fold, y
     )
-    view = judge["views"]
     others = by_folds(again, view, z["fold_class"])
     found["**views**, two cross-validations"] = found[OF_JUDGES["views"]] + others
     found["views, folds by class alone"] = others

@@ -76,7 +76,8 @@ class ScoredGroups:
         if self.inferrer is not None:
             return resolve_groups(X, y, group_inferrer=self.inferrer, seed=0).sample_group, ""
         try:
-            jury = ViewJury(clean=None, random_state=0).fit(unpack_groups(X)[0], y)
+            jury = ViewJury(clean=None, min_group_size=2, random_state=0)
+            jury.fit(unpack_groups(X)[0], y)
         except Exception as error:  # of whatever kind: the classifier can predict these samples
             reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
             return np.asarray(y), reason
