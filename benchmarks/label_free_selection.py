@@ -338,9 +338,7 @@ def criteria(z):
     right, again = margin > 0, z["margin_class"] > 0
     judge = {n: z[f"judge_{n}"] for n in OF_JUDGES if f"judge_{n}" in z}
     found = {OF_JUDGES[n]: by_folds(right, groups, fold) for n, groups in judge.items()}
-    found["groups of the candidate itself"] = by_folds(
-        right, z["own_jury"], fold
-    )
+    found["groups of the candidate itself"] = by_folds(right, z["own_jury"], fold)
     view = judge["views"]
     of_class = "worst of each class, mean"
     found[f"**views**, found before the search, {of_class}"] = by_folds(right, view, fold, y)
