@@ -311,12 +311,16 @@ OF_JUDGES = {
 }
 
 
-def by_folds(right, groups, fold):
-    """Mean over folds of the worst group, for every candidate; groups of each may be its own."""
+def by_folds(right, groups, fold, y=None):
+    """Mean over folds of the worst group, for every candidate; groups of each may be its own.
+
+    With classes, of the worst group of each class.
+    """
+    part = fold if y is None else fold * (y.max() + 1) + y
     groups = np.broadcast_to(groups, right.shape)
     return np.array(
         [
-            np.mean([worst(r[fold == k], g[fold == k]) for k in np.unique(fold)])
+            np.mean([worst(r[part == k], g[part == k]) for k in np.unique(part)])
             for r, g in zip(right, groups, strict=True)
         ]
     )
@@ -334,10 +338,13 @@ def criteria(z):
     right, again = margin > 0, z["margin_class"] > 0
     judge = {n: z[f"judge_{n}"] for n in OF_JUDGES if f"judge_{n}" in z}
     found = {OF_JUDGES[n]: by_folds(right, groups, fold) for n, groups in judge.items()}
-    found["groups of the candidate itself (the scorer until now)"] = by_folds(
-        right, z["own_jury"], fold
-    )
+    found["groups of the candidate itself"] = by_folds(right, z["own_jury"], fold)
     view = judge["views"]
+    of_class = "worst of each class, mean"
+    found[f"**views**, found before the search, {of_class}"] = by_folds(right, view, fold, y)
+    found[f"**views**, found on each fold's samples alone, {of_class}"] = by_folds(
+        right, judge["own views"], fold, y
+    )
     others = by_folds(again, view, z["fold_class"])
     found["**views**, two cross-validations"] = found[OF_JUDGES["views"]] + others
     found["views, folds by class alone"] = others

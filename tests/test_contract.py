@@ -34,6 +34,7 @@ from skspurious import (
     ERMClassifier,
     GroupDROClassifier,
     GroupedData,
+    SemiSupervisedGroupInferrer,
     SpuriousGroupInferrer,
     TorchFeatureExtractor,
     worst_group_scorer,
@@ -309,6 +310,30 @@ def test_an_inferrer_at_the_end_of_a_pipeline(cls, data):
     assert_array_equal(clf.infer_groups(X, y), clf.group_inferrer_[-1].labels_)
     again = cls(group_inferrer=find, **FAST).fit(X, y)
     assert torch.equal(parameters_of(clf), parameters_of(again))  # its random_state=None is seeded
+
+
+@inferrer_classifiers
+def test_a_partly_known_attribute_reaches_the_inferrer_in_fit_and_on_new_samples(cls, data):
+    X, y, _ = data
+    is_known, place = np.arange(len(y)) % 3 > 0, np.arange(len(y)) // 3 % 2
+    carried = GroupedData(X, sample_attribute=np.where(is_known, place, None))
+    clf = cls(group_inferrer=SemiSupervisedGroupInferrer(), **FAST).fit(carried, y)
+    assert_array_equal(clf.group_inferrer_.is_labelled_, is_known)
+    for value in (0, 1):  # what is known of new samples counts before what a model says
+        new = GroupedData(X + 0.01, sample_attribute=np.full(len(y), value))
+        found = clf.infer_groups(new, y)
+        assert_array_equal(clf.group_inferrer_.group_attributes_[found], value)
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [c for c in CLASSIFIERS if c.finds_groups or not c.takes_inferrer],
+    ids=lambda entry: entry.name,
+)
+def test_groups_found_without_a_partly_known_attribute_say_so(cls, data):
+    X, y, group = data
+    with pytest.warns(UserWarning, match="finds groups without the sample_attribute"):
+        cls(**FAST).fit(GroupedData(X, sample_attribute=group % 2), y)
 
 
 @pytest.mark.parametrize(

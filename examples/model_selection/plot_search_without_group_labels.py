@@ -3,8 +3,8 @@ Can the best worst group be searched for without group labels?
 ==============================================================
 
 Scans of handwritten digits, on backgrounds whose colour nearly always tells the class. No one has
-labelled the colours. Groups are inferred early in training, and both the training and the search
-use nothing else.
+labelled the colours. Training infers groups from a network's early outputs, the search scores by
+groups that views of the pictures find, and no group label is used.
 """
 
 # %%
@@ -30,8 +30,10 @@ before = group_report(test.target, erm.predict(test.data), sample_group=test.sam
 print("worst group of plain training:", before.accuracy.min())
 
 # %%
-# The search. Each candidate infers the groups of its own training folds, balances them, and is
-# scored by the worst inferred group of the fold left out.
+# The search. Each candidate infers the groups of its own training folds and balances them. Its
+# score is not by these: the scorer looks at views of the fold left out, such as its border and its
+# colours, and takes the samples that they mislead for the minority. All candidates are scored by
+# the same groups.
 spare = SPAREClassifier(**network, init_epochs=3, max_epochs=20, random_state=0)
 search = GridSearchCV(
     spare,

@@ -43,6 +43,11 @@ class ErrorGroups(OutOfFoldMethod):
         for a view that still holds some of the object. It takes about `cross_fit` times as long.
     C : float, default=1e-3
         Inverse strength of the model's L2 regularisation, as in scikit-learn.
+    cut : float, default=0.0
+        How sure the model must be of another class: a sample is wrong where its margin is below
+        minus `cut` times the mean absolute margin. Fewer samples are wrong, and of these more for
+        the reason that most errors have; 0.1 to 0.2 helps where there are enough of them, and harms
+        where errors are few or noise.
     shared parameters
 
     See Also
@@ -85,21 +90,26 @@ class ErrorGroups(OutOfFoldMethod):
         "by": [StrOptions({"error", "predicted_class"})],
         "probe": [Interval(Integral, 1, None, closed="left"), None],
         "C": [Interval(Real, 0, None, closed="neither")],
+        "cut": [Interval(Real, 0, None, closed="left")],
     }
 
-    def __init__(self, *, cross_fit=5, by="error", probe=None, C=1e-3, **shared):
+    def __init__(self, *, cross_fit=5, by="error", probe=None, C=1e-3, cut=0.0, **shared):
         super().__init__(**shared)
         self.cross_fit = cross_fit
         self.by = by
         self.probe = probe
         self.C = C
+        self.cut = cut
 
     def find(self, X, code, context):
         """Learn the margins out of fold, and a model of all rows for new ones."""
         n_classes = len(context.classes)
         logits, self.coef_, self.intercept_ = self._judge(X, code, n_classes, context.seed)
-        self.margin_ = margins_of(logits, code)
+        margin = margins_of(logits, code)
+        self.cut_ = self.cut * np.abs(margin).mean()
+        self.margin_ = margin + self.cut_
         predicted = taken_for(logits, code)
+        predicted = np.where((predicted != code) & (self.margin_ < 0), predicted, code)
         params = {"by": self.by, "min_group_size": self.min_group_size}
         self.part_ = parts_of_predictions(predicted, code, n_classes, **params)
         self.learn_sides(X, self.part_[code, predicted], code, context)
@@ -133,6 +143,10 @@ class ErrorGroups(OutOfFoldMethod):
         side = code * n_classes + seen
         coef, intercept = fit_balanced_logistic(clean, seen, n_classes, C=self.C, strata=side)
         return np.concatenate([np.zeros((view.shape[1], n_classes)), coef]), intercept
+
+    def measure(self, logits, code):
+        """Margins by the logits, to which the cut is added: those of wrong rows are negative."""
+        return super().measure(logits, code) + self.cut_
 
     def assign(self, X, k):
         """0 for rows that are taken for what they are; for others what their class makes it."""

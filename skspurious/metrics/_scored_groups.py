@@ -3,13 +3,12 @@
 import hashlib
 
 import numpy as np
-from sklearn.base import clone
 from sklearn.utils.multiclass import unique_labels
 
-from skspurious.data._sources import last_step
+from skspurious.data import resolve_groups, unpack_groups
+from skspurious.data._grouped import carried_attribute
 from skspurious.group_inference import ViewJury
 from skspurious.group_inference._keys import sample_keys
-from skspurious.utils._random import seed_nested
 from skspurious.utils._warnings import warn
 
 _N_KEPT = 64  # sets of samples whose groups are kept
@@ -19,6 +18,13 @@ _WORST_CLASS = (
     "is that of the worst class, which says nothing of a shortcut. Give groups: "
     "ViewJury(views).fit_transform(X, y) with views of your own, or "
     "GroupedData(X, sample_group) with labels."
+)
+
+_NOT_USED = (
+    "X carries a sample_attribute, and worst_group_scorer makes no use of it: it scores by views. "
+    "make_worst_group_scorer(group_inferrer='estimator') scores by the inferrer that the candidate "
+    "was fitted with, a SemiSupervisedGroupInferrer for instance, which keeps the known values; a "
+    "fitted one, as group_inferrer=, is the same measure for all candidates."
 )
 
 
@@ -45,6 +51,7 @@ class ScoredGroups:
         Parameters
         ----------
         X : samples of any kind, without groups
+            A ``sample_attribute`` that they carry is for an inferrer that takes one.
         y : array-like of shape (n_samples,)
             Class labels.
 
@@ -52,6 +59,8 @@ class ScoredGroups:
         -------
         group : ndarray of shape (n_samples,)
         """
+        if self.inferrer is None and carried_attribute(X) is not None:
+            warn(_NOT_USED)
         key = _key(X, y)
         if key not in self._kept:
             while len(self._kept) >= _N_KEPT:
@@ -65,9 +74,10 @@ class ScoredGroups:
     def _find(self, X, y):
         """Groups, and why they are the classes alone."""
         if self.inferrer is not None:
-            return last_step(seed_nested(clone(self.inferrer), 0).fit(X, y)).labels_, ""
+            return resolve_groups(X, y, group_inferrer=self.inferrer, seed=0).sample_group, ""
         try:
-            jury = ViewJury(clean=None, random_state=0).fit(X, y)
+            jury = ViewJury(clean=None, min_group_size=2, random_state=0)
+            jury.fit(unpack_groups(X)[0], y)
         except Exception as error:  # of whatever kind: the classifier can predict these samples
             reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
             return np.asarray(y), reason
@@ -82,5 +92,7 @@ class ScoredGroups:
 def _key(X, y):
     """What tells sets of samples apart."""
     code = np.searchsorted(unique_labels(y), y).astype(np.int64)
-    content = sample_keys(X, code).tobytes() + np.asarray(y).astype(str).tobytes()
+    content = sample_keys(unpack_groups(X)[0], code).tobytes()
+    for values in (y, carried_attribute(X)):
+        content += np.asarray(values).astype(str).tobytes()
     return hashlib.blake2b(content).digest()

@@ -6,7 +6,6 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from skspurious._engine._masks import (
@@ -21,8 +20,9 @@ from skspurious._engine._stage import Stage
 from skspurious._prediction import read_embedding
 from skspurious._training import Trained, run_stage, transforms_of
 from skspurious.base import BaseTorchClassifier
-from skspurious.data import encode_groups, resolve_groups
-from skspurious.data._sources import last_step
+from skspurious.data import GroupedData, encode_groups, resolve_groups
+from skspurious.data._grouped import carried_attribute, without_groups, wrap_like
+from skspurious.data._sources import known_for
 from skspurious.mitigation._prusc_masks import (
     MASK_BATCH,
     VARIANTS,
@@ -33,9 +33,8 @@ from skspurious.mitigation._prusc_masks import (
     mask_stage,
     warn_about_masks,
 )
-from skspurious.mitigation._prusc_set import cluster_embedding, draw_balanced_set
+from skspurious.mitigation._prusc_set import cluster_embedding, clusters_of, draw_balanced_set
 from skspurious.utils._parameters import RESNET50, extends
-from skspurious.utils._random import seed_nested
 from skspurious.utils._sklearn_compat import Interval, StrOptions
 
 _TRAINING = {"optimizer": "adam", "lr": 1e-4, "batch_size": 64}  # of presets
@@ -59,6 +58,8 @@ class PruSCNetwork(BaseTorchClassifier):
     group_inferrer : estimator or Pipeline ending in a SpuriousGroupInferrer, default=None
         Makes the clusters: cloned and fitted on the embedding of the first stage, not on ``X``.
         It must cluster all classes together (``scope="global"``), or every cluster has one class.
+        A SemiSupervisedGroupInferrer gets the ``sample_attribute`` that ``X`` carries; its
+        clusters are the values of the attribute.
         None is spherical k-means with ``n_clusters`` clusters.
     n_clusters : "auto" or int, default=8
         Number of clusters, at least that of the combinations of class and spurious attribute.
@@ -274,12 +275,17 @@ class PruSCNetwork(BaseTorchClassifier):
         runtime = Runtime(self.device, self.precision)
         module = self.erm_module_.to(runtime.device)
         Z = self._embed(module, self._samples(X), runtime, len(self.classes_))
+        Z = wrap_like(Z, without_groups(X))
         return resolve_groups(Z, y, group_inferrer=self.group_inferrer_).sample_group
 
     # ----------------------------------------------------------------------------------
     # Stages
 
-    def _train(self, module, data, runtime, seeds):
+    def _fit(self, X, y, *, X_val=None, **given):
+        known = {"known": carried_attribute(X), "known_val": carried_attribute(X_val)}
+        return super()._fit(X, y, of_method=known, X_val=X_val, **given)
+
+    def _train(self, module, data, runtime, seeds, *, known, known_val):
         seed = np.random.default_rng(seeds[0]).integers(2**31 - 1, size=7).tolist()
         n_classes, train, valid = len(data.classes), data.train, data.valid
         if data.is_split:  # its groups must have no part in anything
@@ -292,8 +298,9 @@ class PruSCNetwork(BaseTorchClassifier):
             history, best_epoch = result.history, result.best_epoch
         erm_module = copy.deepcopy(module).eval()
 
+        known = (known, known if data.is_split else known_val)
         train, valid, cluster, learned = self._find_clusters(
-            erm_module, data.classes, train, valid, runtime, seed[0]
+            erm_module, data.classes, train, valid, known, runtime, seed[0]
         )
         batch_size = max(4, min(MASK_BATCH, int(self.batch_size)))
         rows, table = draw_balanced_set(
@@ -360,29 +367,38 @@ class PruSCNetwork(BaseTorchClassifier):
     def _embed(self, module, samples, runtime, n_classes):
         return read_embedding(self, module, samples, runtime, n_classes).cpu().numpy()
 
-    def _find_clusters(self, module, classes, train, valid, runtime, seed):
+    def _find_clusters(self, module, classes, train, valid, known, runtime, seed):
         """Step 2. Samples get the groups of the inferrer where they have none, for reports."""
 
-        def embed(samples):
-            return self._embed(module, samples.samples, runtime, len(classes))
+        def embed(samples, known):
+            Z = self._embed(module, samples.samples, runtime, len(classes))
+            return Z if known is None else GroupedData(Z, sample_attribute=known[samples.rows])
 
-        Z, y = embed(train), classes[train.y.numpy()]
+        Z, y = embed(train, known[0]), classes[train.y.numpy()]
         if self.group_inferrer is not None:
-            inferrer = seed_nested(clone(self.group_inferrer), seed).fit(Z, y)
+            inferrer = resolve_groups(
+                Z, y, group_inferrer=self.group_inferrer, seed=seed
+            ).group_inferrer
         else:
+            known_for(self, Z)  # warns: k-means has no use for it
             device = "auto" if runtime.device.type == "cuda" else "cpu"
             inferrer = cluster_embedding(
-                Z, y, classes, n_clusters=int(self.n_clusters), device=device, seed=seed
+                np.asarray(Z),
+                y,
+                classes,
+                n_clusters=int(self.n_clusters),
+                device=device,
+                seed=seed,
             )
-        found, learned = last_step(inferrer), {"group_inferrer_": inferrer}
-        _, cluster = np.unique(getattr(found, "clusters_", found.labels_), return_inverse=True)
+        found, cluster = clusters_of(inferrer)
+        learned = {"group_inferrer_": inferrer}
         group, values = encode_groups(found.labels_)
         if train.group is None:
             learned["groups_"] = learned["_valid_groups"] = values
             train = replace(train, group=torch.from_numpy(group), n_groups=len(values))
         if valid is not None and valid.group is None:
             inferred = resolve_groups(
-                embed(valid), classes[valid.y.numpy()], group_inferrer=inferrer
+                embed(valid, known[1]), classes[valid.y.numpy()], group_inferrer=inferrer
             ).sample_group
             group, values = encode_groups(inferred, groups=found.groups_)
             learned["_valid_groups"] = values

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from skspurious.data import encode_groups
+from skspurious.data._sources import last_step
 from skspurious.functional._balanced_rows import balanced_rows, cluster_class_counts, mixed_cells
 from skspurious.group_inference import KMeansGroups, SpuriousGroupInferrer
 from skspurious.utils._warnings import warn
@@ -33,6 +35,19 @@ def cluster_embedding(Z, y, classes, *, n_clusters, device, seed):
         if best is None or score > best_score:
             best, best_score = inferrer, score
     return best
+
+
+def clusters_of(inferrer):
+    """The step of an inferrer that found the groups, and the cluster of every training sample.
+
+    Clusters are of all classes together: of an attribute that is partly known, its values.
+    """
+    found = last_step(inferrer)
+    if hasattr(found, "group_attributes_"):
+        cluster = encode_groups(found.group_attributes_)[0][found.labels_]
+    else:
+        cluster = getattr(found, "clusters_", found.labels_)
+    return found, np.unique(cluster, return_inverse=True)[1]
 
 
 def draw_balanced_set(cluster, y, classes, *, balanced_set, on_pure_clusters, batch_size, seed):

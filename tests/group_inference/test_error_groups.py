@@ -161,6 +161,26 @@ def test_error_refuses_global_scope():
         make_inferrer(scope="global").fit(X, y)
 
 
+def test_a_cut_leaves_the_errors_that_the_model_is_sure_of():
+    X, y, _ = make_shortcut()
+    X = X + np.random.default_rng(1).normal(scale=1.5, size=X.shape)  # some are near the boundary
+    whole = make_inferrer().fit(X, y)
+    margin = whole.margin_
+    sure = margin < -0.3 * np.abs(margin).mean()
+    assert 20 < sure.sum() < 0.8 * (margin < 0).sum()
+    for by in ("error", "predicted_class"):
+        inferrer = make_inferrer(cut=0.3, by=by).fit(X, y)
+        assert_array_equal(inferrer.labels_, 2 * y + sure)
+        assert_allclose(inferrer.margin_, margin + 0.3 * np.abs(margin).mean())
+        assert_array_equal(inferrer.predict(X, y), inferrer.labels_)
+        new = X + 1e-6  # near enough to be the same to the model of all rows, but no copies
+        far = np.abs(whole.predict(new, y) - whole.labels_) == 0
+        assert far.mean() > 0.8
+        found = inferrer.predict(new, y) % 2 == 1
+        own = whole.method_.margins(new[y == 1], 1) < -0.3 * np.abs(margin).mean()
+        assert_array_equal(found[y == 1], own)
+
+
 # ------------------------------------------------------------------------------ the linear model
 
 

@@ -11,7 +11,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skspurious import ERMClassifier
+from skspurious import ERMClassifier, SemiSupervisedGroupInferrer
 from skspurious.data import GroupedData
 from skspurious.group_inference import ViewJury
 from skspurious.metrics import make_worst_group_scorer, worst_group_accuracy, worst_group_scorer
@@ -42,6 +42,14 @@ def planted(n=400, seed=0):
     return X, y, 2 * y + place
 
 
+def mean_of_worst(y, predicted, group):
+    """Mean over the classes of the worst group of each, by hand."""
+    right = predicted == y
+    return np.mean(
+        [min(right[group == g].mean() for g in np.unique(group[y == c])) for c in np.unique(y)]
+    )
+
+
 def views():
     return ViewJury({"background": [1]}, random_state=0)
 
@@ -49,12 +57,38 @@ def views():
 def test_without_groups_a_jury_of_the_scored_samples_says_them():
     X, y, _ = planted()
     model = LogisticRegression().fit(X, y)
-    groups = ViewJury(clean=None, random_state=0).fit(X[::2], y[::2]).labels_
-    expected = worst_group_accuracy(y[::2], model.predict(X[::2]), sample_group=groups)
-    assert worst_group_scorer(model, X[::2], y[::2]) == expected < 0.9
-    pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
-    expected = worst_group_accuracy(y[::2], pipeline.predict(X[::2]), sample_group=groups)
-    assert worst_group_scorer(pipeline, X[::2], y[::2]) == expected
+    jury = ViewJury(clean=None, min_group_size=2, random_state=0).fit(X[::2], y[::2])
+    groups = jury.labels_
+    for classifier in (model, make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)):
+        predicted = classifier.predict(X[::2])
+        expected = mean_of_worst(y[::2], predicted, groups)
+        assert worst_group_scorer(classifier, X[::2], y[::2]) == pytest.approx(expected)
+        assert expected < 0.9
+        of_all = make_worst_group_scorer(mean_over_classes=False)
+        worst = worst_group_accuracy(y[::2], predicted, sample_group=groups)
+        assert of_all(classifier, X[::2], y[::2]) == worst
+
+
+def test_the_mean_over_classes_of_given_groups_and_of_a_loss():
+    X, y, group = planted()
+    model = LogisticRegression().fit(X, y)
+    scorer = make_worst_group_scorer(mean_over_classes=True)
+    expected = mean_of_worst(y, model.predict(X), group)
+    assert scorer(model, X, y, sample_group=group) == pytest.approx(expected)
+    assert scorer(model, GroupedData(X, group), y) == pytest.approx(expected)
+    weight = np.arange(len(y)) % 3
+    copies = np.repeat(np.arange(len(y)), weight)
+    assert scorer(model, X, y, sample_group=group, sample_weight=weight) == pytest.approx(
+        mean_of_worst(y[copies], model.predict(X)[copies], group[copies])
+    )
+    loss = -np.log(model.predict_proba(X)[np.arange(len(y)), y])
+    expected = -np.mean(
+        [max(loss[group == g].mean() for g in 2 * c + np.arange(2)) for c in (0, 1)]
+    )
+    scorer = make_worst_group_scorer("neg_log_loss", mean_over_classes=True)
+    assert scorer(model, X, y, sample_group=group) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="mean_over_classes must be True, False or 'auto'"):
+        make_worst_group_scorer(mean_over_classes="all")
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -140,6 +174,29 @@ def test_group_labels_count_before_a_jury():
     scorer = make_worst_group_scorer(group_inferrer=views())
     assert worst_group_scorer(model, GroupedData(X, group), y) == expected
     assert scorer(model, X, y, sample_group=group) == expected
+
+
+def test_a_partly_known_attribute_is_used_by_an_inferrer_and_else_there_is_a_warning():
+    X, y, group = planted(800)
+    place = group % 2
+    known = np.where(np.arange(len(y)) % 2 == 0, place, None)
+    carried = GroupedData(X, sample_attribute=known)
+    model = OneColumn(1).fit(X, y)
+    with pytest.warns(UserWarning, match=r"sample_attribute.*group_inferrer='estimator'"):
+        assert worst_group_scorer(model, carried, y) == worst_group_scorer(model, X, y)
+    groups = SemiSupervisedGroupInferrer().fit(X, y, sample_attribute=known).labels_
+    expected = worst_group_accuracy(y, model.predict(X), sample_group=groups)
+    scorer = make_worst_group_scorer(group_inferrer=SemiSupervisedGroupInferrer())
+    assert scorer(model, carried, y) == expected
+    other = np.where(np.arange(len(y)) % 2 == 1, place, None)  # on the same samples
+    groups = SemiSupervisedGroupInferrer().fit(X, y, sample_attribute=other).labels_
+    expected = worst_group_accuracy(y, model.predict(X), sample_group=groups)
+    assert scorer(model, GroupedData(X, sample_attribute=other), y) == expected
+    own = make_worst_group_scorer(group_inferrer="estimator")
+    clf = ERMClassifier(group_inferrer=SemiSupervisedGroupInferrer(), random_state=0)
+    clf.fit(carried, y)
+    expected = worst_group_accuracy(y, clf.predict(X), sample_group=clf.group_inferrer_.labels_)
+    assert own(clf, carried, y) == expected
 
 
 def test_names_of_classes_and_the_order_of_samples_change_nothing():

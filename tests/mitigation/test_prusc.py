@@ -14,7 +14,9 @@ from torch import nn
 
 from skspurious import (
     ERMClassifier,
+    GroupedData,
     PruSCNetwork,
+    SemiSupervisedGroupInferrer,
     SpuriousGroupInferrer,
     worst_group_accuracy,
 )
@@ -765,6 +767,31 @@ def test_few_samples(n):
         warnings.simplefilter("ignore")
         clf.fit(X, np.arange(n) % 2)
     assert clf.predict(X).shape == (n,)
+
+
+def test_values_of_a_partly_known_attribute_are_the_clusters():
+    X, y, group = _make(300, 0.8, seed=0)
+    place = group % 2
+    known = np.where(np.arange(300) % 3 > 0, place, None)
+    params = QUICK | MASK_ONLY | {"early_stopping": True, "validation_fraction": 0.2}
+    clf = PruSCNetwork(Net(), group_inferrer=SemiSupervisedGroupInferrer(), **params)
+    clf.fit(GroupedData(X, sample_attribute=known), y)
+    rows = clf.train_indices_
+    assert len(rows) == 240
+    cluster, is_known = clf.clusters_[rows], rows % 3 > 0
+    assert_array_equal(cluster[is_known], place[rows][is_known])
+    assert (cluster == place[rows]).mean() > 0.95
+    assert clf.cluster_table_.to_numpy().min() > 0  # both classes in each
+    clf = clf.set_params(early_stopping=False)
+    clf.fit(
+        GroupedData(X, sample_attribute=known),
+        y,
+        X_val=GroupedData(X, sample_attribute=np.zeros(300, dtype=int)),  # said to have one value
+        y_val=y,
+    )
+    last = clf.history_.iloc[-1]
+    is_there = last[[f"valid_accuracy[{k}]" for k in range(4)]].notna()
+    assert is_there.tolist() == [True, False, True, False]
 
 
 @pytest.mark.parametrize(
