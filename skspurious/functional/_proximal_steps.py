@@ -81,7 +81,9 @@ class LogisticProblem:
 
     def logits(self, W: Tensor) -> Tensor:
         """Logits (n_samples, n_heads, n_rows) of weights (n_features + 1, n_heads, n_rows)."""
-        F = (self.X @ W[:-1].flatten(1)).reshape(len(self.X), *W.shape[1:]) + W[-1]
+        # Thin products are several times as fast with the few columns as rows.
+        F = (W[:-1].flatten(1).T.contiguous() @ self.X.T).T
+        F = F.reshape(len(self.X), *W.shape[1:]) + W[-1]
         return F if self.offset is None else F + self.offset
 
     def residual(self, F: Tensor) -> Tensor:
@@ -91,7 +93,7 @@ class LogisticProblem:
 
     def gradient(self, residual: Tensor) -> Tensor:
         """Derivative by weights and intercept, (n_features + 1, n_heads, n_rows)."""
-        G = (self.X.T @ residual.flatten(1)).reshape(-1, *residual.shape[1:])
+        G = (residual.flatten(1).T.contiguous() @ self.X).T.reshape(-1, *residual.shape[1:])
         return torch.cat([G, residual.sum(0, keepdim=True)])
 
     def mean_curvature(self) -> Tensor:

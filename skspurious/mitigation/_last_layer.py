@@ -41,7 +41,9 @@ class LastLayerRetrainer(BaseTorchClassifier):
         was trained on them).
     Cs : "auto" or sequence of float, default="auto"
         Inverse strengths of the penalty to choose from. "auto" is the paper's grid for L1,
-        (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01), and from 1.0 to 0.0001 in eight steps for L2.
+        (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01), and from 1.0 to 0.0001 in eight steps for L2; and
+        100.0 and 10.0 where a balanced draw has fewer than 500 samples, but more than the embedding
+        has numbers.
     C : float, default=None
         One inverse strength; None chooses from ``Cs`` by the worst-group accuracy.
     n_tuning_splits : int, default=5
@@ -56,8 +58,9 @@ class LastLayerRetrainer(BaseTorchClassifier):
     n_draws : int, default=20
         Balanced draws (R) of the samples, each with as many of every group as the smallest has.
         Not used with weights.
-    penalty : {"l1", "l2"}, default="l1"
-        Penalty of the head.
+    penalty : {"auto", "l1", "l2"}, default="auto"
+        Penalty of the head. "auto" is "l1", as in the paper, except for ``module=None`` where the
+        smallest group has fewer than 20 samples.
     penalty_center : {"zero", "head"}, default="zero"
         Weights to which the penalty pulls: zero, or the network's own last layer.
     class_weight : dict, "balanced" or None, default=None
@@ -76,6 +79,8 @@ class LastLayerRetrainer(BaseTorchClassifier):
         plus half of this logit.
     intercept_ : ndarray of shape (1,) or (n_classes,)
         Intercepts of the averaged head.
+    penalty_ : {"l1", "l2"}
+        The penalty of the heads.
     C_ : float
         The inverse strength of the final heads.
     tuning_ : DataFrame
@@ -148,6 +153,7 @@ class LastLayerRetrainer(BaseTorchClassifier):
             "lr": 1e-3,
             "weight_decay": 1e-3,
             "batch_size": 32,
+            "penalty": "l1",
             "max_epochs": 100,
             "monitor": None,
         },
@@ -156,6 +162,7 @@ class LastLayerRetrainer(BaseTorchClassifier):
             "lr": 1e-3,
             "weight_decay": 1e-4,
             "batch_size": 128,
+            "penalty": "l1",
             "max_epochs": 50,
             "monitor": None,
         },
@@ -170,7 +177,7 @@ class LastLayerRetrainer(BaseTorchClassifier):
         "n_tuning_splits": [Interval(Integral, 1, None, closed="left")],
         "balance": [StrOptions({"draws", "weights"})],
         "n_draws": [Interval(Integral, 1, None, closed="left")],
-        "penalty": [StrOptions({"l1", "l2"})],
+        "penalty": [StrOptions({"auto", "l1", "l2"})],
         "penalty_center": [StrOptions({"zero", "head"})],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "tol": [Interval(Real, 0, None, closed="neither")],
@@ -189,7 +196,7 @@ class LastLayerRetrainer(BaseTorchClassifier):
         n_tuning_splits=5,
         balance="draws",
         n_draws=20,
-        penalty="l1",
+        penalty="auto",
         penalty_center="zero",
         class_weight=None,
         tol=1e-3,

@@ -17,6 +17,10 @@ _GRIDS = {
     "l1": (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01),
     "l2": (1.0, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001),
 }
+# Put in front where a balanced draw has more samples than features, but so few that their losses
+# do not add up to much: less than the grids are made for.
+_WEAKER, _MANY_SAMPLES = (100.0, 10.0), 500
+_FEW_SAMPLES = 20  # of the smallest group
 # Numbers of an embedding on which the heads of all draws are fitted together.
 _FEW_NUMBERS = {"cpu": 2**16, "cuda": 2**24}
 
@@ -87,6 +91,12 @@ class HeadSearch:
         self.estimator, self.data, self.scorer = estimator, data, scorer
         self.n_classes, self.center = len(classes), center
         self.class_weight = _weight_of_codes(estimator.class_weight, classes)
+        sizes = np.bincount(data.cell)
+        self.smallest, self.n_cells = sizes.min(), len(sizes)
+        self.penalty = estimator.penalty
+        if self.penalty == "auto":
+            is_small = estimator.module is None and self.smallest < _FEW_SAMPLES
+            self.penalty = "l2" if is_small else "l1"
 
     def fit(self, seed):
         """Learned attributes, the head for standardised embeddings."""
@@ -96,8 +106,7 @@ class HeadSearch:
         if C is None:
             tuning = self._tune(tuning_rng)
             C = float(tuning["C"][tuning["worst_group_accuracy"].to_numpy().argmax()])
-        sizes = np.bincount(data.cell)
-        is_even = len(np.unique(sizes[sizes > 0])) == 1  # all draws would be the same
+        is_even = len(np.unique(np.bincount(data.cell))) == 1  # all draws would be the same
         n_heads = 1 if is_even or estimator.balance == "weights" else estimator.n_draws
         rows = np.arange(len(data))
         (heads,) = self._path([self._balanced(rows, draw_rng) for _ in range(n_heads)], [C])
@@ -109,6 +118,7 @@ class HeadSearch:
                 ConvergenceWarning,
             )
         return {
+            "penalty_": self.penalty,
             "C_": float(C),
             "tuning_": tuning,
             "n_iter_": max(1, int(heads.n_iter.max())),
@@ -137,8 +147,7 @@ class HeadSearch:
     def _tune(self, rng):
         """A table of heads along the grid."""
         Cs = self.estimator.Cs
-        is_auto = isinstance(Cs, str)
-        grid = np.asarray(_GRIDS[self.estimator.penalty] if is_auto else Cs, dtype=np.float64)
+        grid = np.asarray(self._grid() if isinstance(Cs, str) else Cs, dtype=np.float64)
         if grid.ndim != 1 or len(grid) == 0 or not (grid > 0).all():
             raise ValueError(f"Cs must be one or more positive numbers; got {Cs!r}.")
         parts, judged = self._split(rng)
@@ -159,6 +168,12 @@ class HeadSearch:
                 "n_nonzero": (heads.coef != 0).sum((1, 2)).double().mean().item(),
             }
         return pd.DataFrame([rows[i] for i in range(len(grid))])
+
+    def _grid(self):
+        """The inverse strengths to choose from where none are given."""
+        n_balanced = self.smallest * self.n_cells
+        is_weaker = self.data.Z.shape[1] < n_balanced < _MANY_SAMPLES
+        return (*(_WEAKER if is_weaker else ()), *_GRIDS[self.penalty])
 
     def _split(self, rng):
         """For each halving what a head is fitted on, and the rows that it is judged on."""
@@ -211,7 +226,7 @@ class HeadSearch:
                 C=float(C),
                 n_classes=self.n_classes,
                 sample_weight=torch.as_tensor(weight).to(Z),
-                penalty=self.estimator.penalty,
+                penalty=self.penalty,
                 center=self.center,
                 start=start,
                 tol=self.estimator.tol,

@@ -4,6 +4,7 @@ from numbers import Integral
 
 from sklearn.pipeline import make_pipeline
 
+from skspurious._engine._config import auto
 from skspurious.base import BaseTorchClassifier
 from skspurious.embedding import TorchFeatureExtractor
 from skspurious.group_inference import SpareGroups, SpuriousGroupInferrer
@@ -16,6 +17,7 @@ from skspurious.networks import LeNet
 from skspurious.utils._parameters import RESNET50, extends
 from skspurious.utils._sklearn_compat import Interval, StrOptions
 
+_HEAD_LR = 1e-4  # of a head's first stage, of which an epoch at 0.01 is not early any more
 _FIRST_STAGE = ERMClassifier(lr=1e-3, weight_decay=1e-4, max_epochs=1)
 
 
@@ -40,7 +42,8 @@ class SPAREClassifier(BalancedRetrainer):
     first_stage : classifier, default=None
         The plain training whose outputs are clustered. None trains with the second stage's
         parameters for network, optimizer, regularisation and batches, without augmentation and
-        schedule; ``set_params`` then changes both stages. An unfitted classifier, such as
+        schedule; ``set_params`` then changes both stages; for ``module=None`` and ``lr="auto"`` its
+        learning rate is 0.0001. An unfitted classifier, such as
         ``ERMClassifier(lr=0.1, max_epochs=2)``, is trained by its own parameters, except that
         ``module=None`` in it is the network of the second stage. A search knows its parameters as
         ``first_stage__lr`` and so on.
@@ -158,6 +161,8 @@ class SPAREClassifier(BalancedRetrainer):
 
     def _make_group_inferrer(self):
         first = make_first_stage(self, self.init_epochs)
+        if self.module is None and self.first_stage is None and auto(first.lr):
+            first.set_params(lr=_HEAD_LR)
         method = new_method(self.group_method)
         selector = self.epoch_selector
         if isinstance(selector, str):

@@ -41,8 +41,10 @@ class XRMClassifier(GroupDROClassifier):
     n_runs : int, default=1
         Pairs of twins, with other halves, weights and draws; the pair with the most flipped
         labels is kept, as in the paper.
-    min_group_size : int, default=1
-        Fewest training samples of a group; a class with fewer right or wrong ones stays whole.
+    min_group_size : int, default=None
+        Fewest training samples of a group; a class with fewer right or wrong ones stays whole. None
+        is 1, and 20 for ``module=None``: a head gives a few hard samples all the weight that they
+        get.
     shared parameters
 
     Attributes
@@ -128,7 +130,7 @@ class XRMClassifier(GroupDROClassifier):
         "init_epochs": [None, Interval(Integral, 1, None, closed="left")],
         "first_stage": [None, BaseTorchClassifier],
         "n_runs": [Interval(Integral, 1, None, closed="left")],
-        "min_group_size": [Interval(Integral, 1, None, closed="left")],
+        "min_group_size": [None, Interval(Integral, 1, None, closed="left")],
     }
 
     def __init__(
@@ -138,7 +140,7 @@ class XRMClassifier(GroupDROClassifier):
         init_epochs=None,
         first_stage=None,
         n_runs=1,
-        min_group_size=1,
+        min_group_size=None,
         **shared,
     ):
         super().__init__(module, **shared)
@@ -153,7 +155,10 @@ class XRMClassifier(GroupDROClassifier):
         shared = {name: getattr(first, name) for name in ERMClassifier().get_params(deep=False)}
         if shared["checkpoint_dir"] is None and self.checkpoint_dir is not None:
             shared["checkpoint_dir"] = Path(self.checkpoint_dir, "twins")
-        return TwinGroups(TwinNetworks(**shared, n_runs=self.n_runs), self.min_group_size)
+        min_group_size = self.min_group_size
+        if min_group_size is None:
+            min_group_size = 20 if self.module is None else 1
+        return TwinGroups(TwinNetworks(**shared, n_runs=self.n_runs), min_group_size)
 
     def _learned(self, data, objective, sampler):
         inferrer = data.group_inferrer

@@ -242,19 +242,12 @@ ENTRIES = [
         XRMClassifier,
         takes_inferrer=False,
         stages=2,
-        failures={
-            WEIGHT_CHECK: (
-                "groups are mistakes on samples, sampled and adjusted by their number, as in the "
-                "paper; weights act on the losses of the second stage alone"
-            )
-        },
         own_wording=frozenset({"group_inferrer"}),
     ),
     Entry(
         LastLayerRetrainer,
         quick={"n_draws": 2},
-        # Of the few samples there the default grid and groups leave too little.
-        checked={"group_inferrer": SpuriousGroupInferrer("dispersion"), "C": 1.0},
+        checked=_inferrer(),
         needs_groups=True,
         stages=2,
         failures={
@@ -288,7 +281,6 @@ ENTRIES = [
     ),
     Entry(
         LfFClassifier,
-        checked={"lr": 0.1, "batch_size": 16},  # steps alone; the default has few of 100 samples
         failures={
             WEIGHT_CHECK: (
                 "two copies of a sample fall into different mini-batches, a weight of 2 stays in "

@@ -232,11 +232,11 @@ def test_identical_draws_are_a_single_fit(data):
 @fidelity
 def test_head_satisfies_the_l1_conditions_and_weak_C_gives_zero_weights(data, solver):
     X, y, group = data
-    clf = LastLayerRetrainer(C=0.3, tol=1e-6, **FAST).fit(X, y, sample_group=group)
+    clf = LastLayerRetrainer(penalty="l1", C=0.3, tol=1e-6, **FAST).fit(X, y, sample_group=group)
     (call,) = solver.calls
     assert call["penalty"] == "l1"
     assert (call["heads"].violation <= 1e-6).all()
-    clf = LastLayerRetrainer(C=1e-4, **FAST).fit(X, y, sample_group=group)
+    clf = LastLayerRetrainer(penalty="l1", C=1e-4, **FAST).fit(X, y, sample_group=group)
     assert (clf.coef_ == 0).all()
     assert len(np.unique(clf.predict(X))) == 1
 
@@ -397,8 +397,22 @@ def test_the_grid_follows_the_penalty(data):
         LastLayerRetrainer(penalty=penalty, **FAST).fit(X, y, sample_group=group).tuning_["C"]
         for penalty in ("l1", "l2")
     )
-    assert l1.tolist() == [1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01]  # the paper's
-    assert (l2.iloc[0], l2.iloc[-1]) == (1.0, 0.0001)
+    # The paper's, and weaker penalties since there are few features.
+    assert l1.tolist() == [100.0, 10.0, 1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01]
+    assert (l2.iloc[0], l2.iloc[2], l2.iloc[-1]) == (100.0, 1.0, 0.0001)
+
+
+@pytest.mark.parametrize(("n_smallest", "penalty"), [(19, "l2"), (20, "l1")])
+def test_few_samples_in_the_smallest_group_get_l2(n_smallest, penalty):
+    rng = np.random.default_rng(0)
+    group = np.repeat([0, 1, 2], [60, 60, n_smallest])
+    y = (group > 0).astype(int)
+    X = rng.normal(size=(len(y), 3)) + y[:, None]
+    clf = LastLayerRetrainer(random_state=0, n_draws=2, n_tuning_splits=1)
+    clf.fit(X, y, sample_group=group)
+    assert clf.penalty_ == penalty
+    # Three features, and more balanced samples: weaker penalties are tried as well.
+    assert clf.tuning_["C"].max() == 100.0
 
 
 # --------------------------------------------------------------------------------------

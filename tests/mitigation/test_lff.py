@@ -60,6 +60,14 @@ def _reference_lff(start, X, y, *, q, ema, lr, n_steps):
     return debiased, biased, W
 
 
+@pytest.mark.parametrize(("n_copies", "n_epochs"), [(1, 400), (4, 100)])
+def test_heads_have_as_many_steps_whatever_the_number_of_samples(n_copies, n_epochs):
+    X = np.random.default_rng(0).normal(size=(32 * n_copies, 2))
+    clf = LfFClassifier(random_state=0).fit(X, (X[:, 0] > 0).astype(int))
+    assert len(clf.history_) == n_epochs
+    assert len(LfFClassifier(lr=0.01, random_state=0).fit(X, X[:, 0] > 0).history_) == 10
+
+
 @fidelity
 def test_both_networks_are_those_of_the_papers_algorithm(data):
     X, y, _ = data
