@@ -35,8 +35,15 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         :class:`~skspurious.group_inference.ViewJury` or
         :class:`~skspurious.group_inference.SemiSupervisedGroupInferrer`. Cloned and fitted inside
         ``fit`` where no groups are given. Groups that ``X`` carries then only count for the score.
+    criterion : None or callable, default=None
+        Loss of each sample: None is the cross-entropy. A callable gets the logits, of shape
+        (n, n_classes), and the class codes, of shape (n,), and returns losses of shape (n,), such
+        as ``nn.CrossEntropyLoss(label_smoothing=0.1, reduction="none")``. It takes the place of the
+        cross-entropy in training and validation; scores by which samples are chosen, and last
+        layers that a method fits by a solver of its own, keep theirs.
     optimizer : {"auto", "sgd", "adam", "adamw"} or torch optimizer class, default="auto"
-        "sgd" has momentum 0.9 unless ``optimizer_params`` says otherwise. "auto" is "sgd", except
+        "sgd" has momentum 0.9 unless ``optimizer_params`` says otherwise. A class must learn from
+        batches: LBFGS, Rprop and SparseAdam are refused. "auto" is "sgd", except
         that a linear head, ``module=None``, is fitted to the minimum of its loss, all samples at
         once and whatever the seed, where none of these is set: ``optimizer``, ``lr``,
         ``max_epochs``, ``optimizer_params``, ``lr_schedule``, ``max_grad_norm``,
@@ -53,9 +60,13 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         the mean loss, with free intercepts; "auto" is 5e-5 times the sum of the variances of the
         features, times the number of samples over the effective number, so that it is larger
         where a few samples count as much as all others.
-    lr_schedule : {None, "cosine", "onecycle", "linear"} or callable, default=None
-        Learning rate over the optimizer steps of the whole run. A callable gets
-        ``(optimizer, n_steps)`` and returns a torch scheduler.
+    lr_schedule : {None, "cosine", "onecycle", "linear", "plateau"} or callable, default=None
+        Learning rate over the optimizer steps of the whole run. "plateau" lowers it to a tenth
+        where ten epochs have not bettered the monitored accuracy, or without one the loss. A
+        callable gets ``(optimizer, n_steps)`` and returns a torch scheduler; a
+        ``ReduceLROnPlateau``, such as ``partial(ReduceLROnPlateau, patience=2)``, is stepped after
+        each epoch: by the loss with its mode "min", by the monitored accuracy with "max", of the
+        validation samples where there are any.
     max_grad_norm : float, default=None
         Norm to which gradients are clipped.
     max_epochs : "auto" or int, default="auto"
@@ -112,11 +123,12 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         "weights": [None, str, object],
         "module_params": [dict, None],
         "group_inferrer": [None, BaseEstimator],
+        "criterion": [None, callable],
         "optimizer": [StrOptions({"auto", "sgd", "adam", "adamw"}), callable],
         "optimizer_params": [dict, None],
         "lr": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "weight_decay": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
-        "lr_schedule": [None, StrOptions({"cosine", "onecycle", "linear"}), callable],
+        "lr_schedule": [None, StrOptions({"cosine", "onecycle", "linear", "plateau"}), callable],
         "max_grad_norm": [None, Interval(Real, 0, None, closed="neither")],
         "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -145,6 +157,7 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         weights=None,
         module_params=None,
         group_inferrer=None,
+        criterion=None,
         optimizer="auto",
         optimizer_params=None,
         lr="auto",
@@ -174,6 +187,7 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         self.weights = weights
         self.module_params = module_params
         self.group_inferrer = group_inferrer
+        self.criterion = criterion
         self.optimizer = optimizer
         self.optimizer_params = optimizer_params
         self.lr = lr
@@ -244,6 +258,8 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
     def _balances_groups(self):
         """Whether samples count by their groups, so that groups of nothing cost accuracy."""
         return self._needs_groups
+
+    _uses_criterion = True  # whether anything is trained that its loss is for
 
     _splits_by_group = True  # what is kept aside is stratified by group, too
 

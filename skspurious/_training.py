@@ -1,5 +1,6 @@
 """How an estimator trains: its shared parameters as settings of the loop, and what comes out."""
 
+import copy
 import re
 from dataclasses import dataclass, field, replace
 from numbers import Integral
@@ -14,6 +15,7 @@ from skspurious._engine._callbacks import Callback, ProgressBar
 from skspurious._engine._checkpoint import fingerprint
 from skspurious._engine._config import LoopConfig
 from skspurious._engine._modules import check_output, weights_transform
+from skspurious._engine._objective import Objective
 from skspurious._engine._runtime import Runtime
 from skspurious._preparation import prepare
 from skspurious.data import TensorSamples
@@ -83,7 +85,51 @@ def begin_fit(estimator, X, y, *, group_inferrer=None, **given):
     estimator._check_data(data)
     module = estimator._initial_module(data, seed=seeds[2])
     check_module(estimator, module, data, runtime)
+    check_criterion(estimator, len(data.classes), runtime)
     return runtime, data, module, seeds[3:]
+
+
+def with_criterion(objective, estimator, runtime):
+    """The objective, with a copy of the estimator's ``criterion`` on the device."""
+    criterion = estimator.criterion
+    if isinstance(criterion, nn.Module):  # which is not trained
+        criterion = copy.deepcopy(criterion).to(runtime.device).requires_grad_(False)
+    objective.criterion = criterion
+    return objective
+
+
+def check_criterion(estimator, n_classes, runtime):
+    """Raise where ``criterion`` does not give a loss for each sample, before training."""
+    if estimator.criterion is None:
+        return
+    if not estimator._uses_criterion:
+        raise ValueError(
+            f"criterion has no effect: {type(estimator).__name__} fits the last layer by a solver "
+            "of its own, and nothing else with module=None or max_epochs=0. Leave criterion=None, "
+            "or give a module and max_epochs."
+        )
+    criterion = with_criterion(Objective(), estimator, runtime).criterion
+    logits = torch.zeros(3, n_classes, device=runtime.device, requires_grad=True)
+    y = torch.tensor([0, 1, 0], device=runtime.device)
+    what = f"criterion={estimator.criterion!r}"
+    remedy = (
+        "Give a function of logits (n, n_classes) and class codes (n,) that returns losses (n,), "
+        "or an instance of a loss of torch.nn such as nn.CrossEntropyLoss(reduction='none')."
+    )
+    if isinstance(criterion, type):
+        raise ValueError(f"{what} is a class. {remedy}")
+    try:
+        with runtime.fork_rng():
+            losses = criterion(logits, y)
+    except Exception as error:
+        raise ValueError(
+            f"{what} fails on logits of shape (3, {n_classes}): {error}. {remedy}"
+        ) from error
+    if not torch.is_tensor(losses) or losses.shape != y.shape:
+        got = f"shape {tuple(losses.shape)}" if torch.is_tensor(losses) else type(losses).__name__
+        raise ValueError(f"{what} gives {got} for 3 samples, not a loss for each. {remedy}")
+    if not (losses.is_floating_point() and losses.requires_grad):
+        raise ValueError(f"{what} gives losses without a gradient: nothing could be learned.")
 
 
 def run_stage(estimator, module, stage, train, valid, runtime):
@@ -130,6 +176,7 @@ def run_stage(estimator, module, stage, train, valid, runtime):
     >>> Plain(max_epochs=2).fit([[0.0], [1.0]], [0, 1]).history_["stage"].tolist()
     ['plain', 'plain']
     """
+    with_criterion(stage.objective, estimator, runtime)
     config = loop_config(estimator, train, valid)
     if config.checkpoint_dir is not None:
         config = replace(config, fingerprint=_fingerprint(estimator, module, stage, train, valid))
@@ -214,11 +261,17 @@ def _fingerprint(estimator, module, stage, train, valid):
     params = {k: v for k, v in params.items() if k not in _NOT_IN_FINGERPRINT}
     state, sampler = stage.objective.state_dict(), vars(stage.sampler)
     parts = [type(estimator).__qualname__, params, module, state, sampler]
+    if isinstance(estimator.criterion, nn.Module):  # its repr does not say label_smoothing
+        parts += [_options_of(part) for part in estimator.criterion.modules()]
     data: LabelledSamples | None
     for data in (train, valid):
         if data is not None:
             parts += [data.samples.identity(), data.y, data.group, data.weight]
     return fingerprint(*parts)
+
+
+def _options_of(module):
+    return {name: value for name, value in vars(module).items() if not name.startswith("_")}
 
 
 def history_frame(history, groups, valid_groups):

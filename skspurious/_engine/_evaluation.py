@@ -6,17 +6,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from skspurious._engine._batches import LabelledSamples, Transform, iterate_batches, share
 from skspurious._engine._config import LoopConfig
 from skspurious._engine._modules import forward
+from skspurious._engine._objective import Objective
 from skspurious._engine._runtime import Runtime
 from skspurious.data import DatasetSamples, TensorSamples
 
 
 def evaluate(
-    module: nn.Module, valid: LabelledSamples, runtime: Runtime, config: LoopConfig
+    module: nn.Module,
+    valid: LabelledSamples,
+    objective: Objective,
+    runtime: Runtime,
+    config: LoopConfig,
 ) -> dict[str, float]:
     """Loss and accuracies on validation rows, each process looking at its share."""
     (rows,), (is_real,) = share([torch.arange(len(valid))], runtime)
@@ -31,7 +35,7 @@ def evaluate(
     )
     y = valid.y[rows.to(valid.y.device)]
     group = None if valid.group is None else valid.group[rows.to(valid.group.device)]
-    loss = F.cross_entropy(logits.float(), y, reduction="none")
+    loss = objective.sample_losses(logits.float(), y)
     hit, real = logits.argmax(1) == y, is_real.to(loss.device)
     return summarize("valid", loss, hit, group, real, valid.n_groups, runtime)
 

@@ -4,6 +4,7 @@ The result depends on nothing but the samples: neither on the seed nor on their 
 of 2 is the same as two copies.
 """
 
+import copy
 import time
 from typing import Any
 
@@ -58,6 +59,7 @@ def fit_head(
             layer.out_features,
             None if auto(config.weight_decay) else config.weight_decay,
             sample_spread(share, weight, total),
+            criterion=_in_float64(objective.criterion),
         )
         objective.fit_head(head, batch, share)
         for parameter, value in zip((layer.weight, layer.bias), head.parameters()):
@@ -69,7 +71,8 @@ def fit_head(
     module.to(runtime.device)
     best_epoch = None
     if valid is not None:
-        row |= evaluate(module, place(valid, runtime.device), runtime, config)
+        valid = place(valid, runtime.device)
+        row |= evaluate(module, valid, objective.to(runtime.device), runtime, config)
         best_epoch = None if config.monitor is None else 1
     row["seconds"] = time.perf_counter() - started
     if not head.has_converged:
@@ -85,10 +88,15 @@ def fit_head(
     return LoopResult([row], best_epoch, objective)
 
 
+def _in_float64(criterion: Any) -> Any:
+    """A criterion for float64; what a module holds, such as class weights, is converted."""
+    return copy.deepcopy(criterion).double() if isinstance(criterion, nn.Module) else criterion
+
+
 def _row(head: LinearHead, batch: dict, n_groups: int, runtime: Runtime) -> dict[str, Any]:
     """The row of the history: how it went, losses and accuracies of all samples."""
-    log_p = head.log_p()
-    losses, hit = head.losses(log_p), log_p.argmax(1) == batch["y"]
+    logits = head.logits()
+    losses, hit = head.losses(logits), logits.argmax(1) == batch["y"]
     real = torch.ones_like(losses)
     return {
         "epoch": 1,

@@ -133,6 +133,7 @@ def make_step(
     is_linear = (
         type(network) is nn.Linear  # neither compiled, wrapped nor parametrized
         and type(objective).forward is Objective.forward
+        and objective.criterion is None
         and runtime.dtype is None  # float32
         and all(p.requires_grad for p in network.parameters())
         and not (network._forward_hooks or network._forward_pre_hooks or network._backward_hooks)

@@ -20,7 +20,7 @@ from skspurious._engine._evaluation import evaluate, summarize
 from skspurious._engine._linear_step import make_step
 from skspurious._engine._modules import batch_norms
 from skspurious._engine._objective import Objective
-from skspurious._engine._optimizers import make_optimizer, make_schedule
+from skspurious._engine._optimizers import make_optimizer, make_schedule, step_on_plateau
 from skspurious._engine._runtime import Runtime
 from skspurious._engine._samplers import Sampler
 from skspurious._engine._steps import TrainStep
@@ -57,7 +57,13 @@ def fit_loop(
         weight_decay=config.weight_decay,
         params=config.optimizer_params,
     )
-    schedule = make_schedule(optimizer, config.lr_schedule, n_steps=n_steps, lr=config.lr)
+    schedule = make_schedule(
+        optimizer,
+        config.lr_schedule,
+        n_steps=n_steps,
+        lr=config.lr,
+        mode="min" if config.monitor in (None, *_LOWER_IS_BETTER) else "max",
+    )
     state = {
         "module": module,
         "objective": objective,
@@ -84,6 +90,7 @@ def fit_loop(
                 break
             history.append(run_epoch(step, module, sampler, train, valid, runtime, config, epoch))
             _keep_best(progress, history[-1], module, valid, config)
+            step_on_plateau(schedule, history[-1], config.monitor)
             folder.save(state, progress, runtime)
             for callback in config.callbacks:
                 callback.on_epoch_end(module=module, row=history[-1])
@@ -119,7 +126,7 @@ def run_epoch(
     row |= step.objective.log()
     runtime.share_buffers(module)
     if valid is not None:
-        row |= evaluate(module, valid, runtime, config)
+        row |= evaluate(module, valid, step.objective, runtime, config)
     step.objective.end_epoch(row)
     row["seconds"] = time.perf_counter() - started
     return row

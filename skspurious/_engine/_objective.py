@@ -30,12 +30,22 @@ class Objective(nn.Module):
     ...         return losses * super().coefficients(losses, batch, runtime)
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.criterion: Any = None  # the estimator's, once it trains
+
     def forward(self, module: nn.Module, batch: dict, runtime: Runtime) -> tuple[Tensor, ...]:
         """Scalar loss, per-sample losses (b,) and logits (b, n_classes) of one batch."""
         with runtime.autocast():
             logits = forward(module, batch["X"])
-        losses = F.cross_entropy(logits.float(), batch["y"], reduction="none")
+        losses = self.sample_losses(logits.float(), batch["y"])
         return self.reduce(losses, batch, runtime), losses, logits
+
+    def sample_losses(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Loss of each sample (b,): the cross-entropy, or the ``criterion`` of the estimator."""
+        if self.criterion is None:
+            return F.cross_entropy(logits, y, reduction="none")
+        return self.criterion(logits, y)
 
     def reduce(self, losses: Tensor, batch: dict, runtime: Runtime) -> Tensor:
         """Sum of the losses of a batch, each times its coefficient."""

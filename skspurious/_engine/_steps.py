@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from skspurious._engine._config import LoopConfig
 from skspurious._engine._objective import Objective
@@ -23,7 +24,9 @@ class TrainStep:
         config: LoopConfig,
     ):
         self.network, self.objective, self.runtime = network, objective, runtime
-        self.optimizer, self.schedule, self.config = optimizer, schedule, config
+        self.optimizer, self.config = optimizer, config
+        # A schedule of plateaus is stepped once an epoch.
+        self.schedule = None if isinstance(schedule, ReduceLROnPlateau) else schedule
         self.losses: list[Tensor] = []
         self.hits: list[Tensor] = []
 

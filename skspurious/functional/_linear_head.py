@@ -36,6 +36,9 @@ class LinearHead:
     spread : float, default=1.0
         Number of samples over the effective number: large where a few samples count as much as
         all others together.
+    criterion : callable, default=None
+        Makes losses (n_samples,) of logits (n_samples, n_classes) and y; None is the
+        cross-entropy.
 
     Examples
     --------
@@ -43,7 +46,7 @@ class LinearHead:
     >>> share = torch.full((4,), 0.25, dtype=torch.float64)
     >>> head = LinearHead(X.double(), y, share, n_classes=2, weight_decay=0.1)
     >>> losses = head.minimise(lambda losses: (share @ losses, share))
-    >>> head.log_p().argmax(1)
+    >>> head.logits().argmax(1)
     tensor([0, 0, 1, 1])
     """
 
@@ -55,6 +58,7 @@ class LinearHead:
         n_classes: int,
         weight_decay: float | None = None,
         spread: float = 1.0,
+        criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
     ):
         share = share / share.sum()
         self.mean = share @ X
@@ -73,7 +77,11 @@ class LinearHead:
         self.scale = torch.where(is_constant, 0.0, curvature.rsqrt())
         self.X, self.y = X.mul_(self.scale), y
         halves = torch.tensor([[-0.5, 0.5]])
-        self.outputs = (halves if n_classes == 2 else torch.eye(n_classes)).to(X)
+        # Another loss than the cross-entropy need not depend on differences of logits alone.
+        is_one_logit = n_classes == 2 and criterion is None
+        self.outputs = (halves if is_one_logit else torch.eye(n_classes)).to(X)
+        self.criterion = criterion
+        self.target = F.one_hot(y, n_classes)
         self.penalty = penalty * self.outputs[0].square().sum() * self.scale.square()
         self.head = X.new_zeros(len(self.outputs), 1 + X.shape[1])  # bias, then weights
         self.n_iter, self.has_converged = 0, True
@@ -85,13 +93,11 @@ class LinearHead:
 
         ``reduce`` makes of the losses their value, and its derivative by each of them.
         """
-        target = F.one_hot(self.y, self.outputs.shape[1])
 
         def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
             head = torch.from_numpy(flat).to(self.X).view_as(self.head)
-            log_p = self.log_p(head)
-            value, coefficients = reduce(self.losses(log_p))
-            error = log_p.exp_().sub_(target).mul_(coefficients[:, None]).mm(self.outputs.T)
+            value, error = self._derivative(self.logits(head), reduce)
+            error = error.mm(self.outputs.T)
             decay = self.penalty * head[:, 1:]
             gradient = torch.cat([error.sum(0)[:, None], error.T.mm(self.X) + decay], 1)
             value = value + (decay * head[:, 1:]).sum() / 2
@@ -113,14 +119,32 @@ class LinearHead:
         self.n_iter += found.nit
         self.has_converged = found.status != 1  # 1: it ran out of iterations
         self.head = torch.from_numpy(found.x).to(self.X).view_as(self.head)
-        return self.losses(self.log_p())
+        return self.losses(self.logits())
 
-    def log_p(self, head: Tensor | None = None) -> Tensor:
-        """Logarithms of the class probabilities, (n_samples, n_classes)."""
+    def _derivative(self, logits: Tensor, reduce: Callable) -> tuple[Tensor, Tensor]:
+        """Value of the losses, and its derivative by the logits."""
+        if self.criterion is None:
+            log_p = logits.log_softmax(1)
+            value, coefficients = reduce(self._own(log_p))
+            return value, log_p.exp_().sub_(self.target).mul_(coefficients[:, None])
+        with torch.enable_grad():
+            logits = logits.requires_grad_()
+            losses = self.losses(logits)
+            value, coefficients = reduce(losses.detach())
+            return value, torch.autograd.grad((coefficients * losses).sum(), logits)[0]
+
+    def logits(self, head: Tensor | None = None) -> Tensor:
+        """Output for each class, (n_samples, n_classes)."""
         head = self.head if head is None else head
-        return torch.addmm(head[:, 0], self.X, head[:, 1:].T).mm(self.outputs).log_softmax(1)
+        return torch.addmm(head[:, 0], self.X, head[:, 1:].T).mm(self.outputs)
 
-    def losses(self, log_p: Tensor) -> Tensor:
+    def losses(self, logits: Tensor) -> Tensor:
+        """Loss of each sample."""
+        if self.criterion is None:
+            return self._own(logits.log_softmax(1))
+        return self.criterion(logits, self.y)
+
+    def _own(self, log_p: Tensor) -> Tensor:
         """Cross-entropy of each sample."""
         return log_p.gather(1, self.y[:, None])[:, 0].neg()
 

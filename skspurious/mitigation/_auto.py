@@ -146,6 +146,14 @@ class AutoRetrainer(BaseTorchClassifier):
     def _is_trained_already(self):
         return self.weights is not None or isinstance(self.module, nn.Module | FrozenEstimator)
 
+    @property
+    def _uses_criterion(self):
+        return self.module is not None and not self._is_frozen
+
+    @property
+    def _is_frozen(self):
+        return self.max_epochs == 0 or (self.finetune is False and self._is_trained_already)
+
     # ------------------------------------------------------------------------- training
 
     def _train(self, module, data, runtime, seeds, *, raw):
@@ -182,8 +190,7 @@ class AutoRetrainer(BaseTorchClassifier):
     def _train_plain(self, module, data, runtime, seeds, Z, kept, learned):
         """Plain training; with a backbone that must not be trained a plain head."""
         learned |= {"ways_": pd.DataFrame(), "way_": "plain"}
-        is_frozen = self.max_epochs == 0 or (self.finetune is False and self._is_trained_already)
-        if self.module is not None and is_frozen:
+        if self.module is not None and self._is_frozen:
             self._fit_plain_head(module, Z, data, runtime)
             return Trained(module, [], learned=learned)
         trained = super()._train(module, data, runtime, seeds)

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
+from skspurious._engine._config import auto
 from skspurious._engine._objective import Objective
 from skspurious._engine._samplers import (
     BalancedBatchSampler,
@@ -42,9 +43,10 @@ class BalancedRetrainer(BaseTorchClassifier):
         the smallest has, and throws the others away. "weights" weighs the loss.
     by : {"group", "class"}, default="group"
         What is made equally frequent. Classes need no groups.
-    sampling_power : "auto" or float, default="auto"
+    sampling_power : "auto", float, dict or array-like of shape (n_classes,), default="auto"
         Power of the inverse group size, for "sampling" and "weights": 0 is no balancing, 1
-        makes groups equally frequent, more favours small groups. "auto" is 1, except where
+        makes groups equally frequent, more favours small groups. One for each class is a dict by
+        class label, or an array in the order of ``classes_``. "auto" is 1, except where
         :class:`~skspurious.group_inference.SpareGroups` found the groups: there a class whose
         clusters are not well separated has `high_power`.
     silhouette_threshold : float, default=0.9
@@ -142,7 +144,12 @@ class BalancedRetrainer(BaseTorchClassifier):
         **BaseTorchClassifier._parameter_constraints,
         "balance": [StrOptions({"sampling", "batches", "subsampling", "weights"})],
         "by": [StrOptions({"group", "class"})],
-        "sampling_power": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "sampling_power": [
+            StrOptions({"auto"}),
+            Interval(Real, 0, None, closed="left"),
+            dict,
+            "array-like",
+        ],
         "silhouette_threshold": [Interval(Real, -1, 1, closed="both")],
         "high_power": [Interval(Real, 0, None, closed="left"), None],
         "class_balanced": [StrOptions({"auto"}), "boolean"],
@@ -235,16 +242,22 @@ class BalancedRetrainer(BaseTorchClassifier):
             return data.train.y.numpy(), len(data.classes)
         return data.train.group.numpy(), data.train.n_groups
 
-    def _power_of_class(self, inferrer):
-        """Sampling power of every class of the inferrer; None where it is 1."""
+    def _power_of_class(self, classes, inferrer):
+        """Sampling power of every class; None where all have the same."""
+        if not auto(self.sampling_power):
+            if isinstance(self.sampling_power, Real):
+                return None
+            return _check_powers(self.sampling_power, classes)
         if not isinstance(getattr(inferrer, "method_", None), SpareGroups):
             return None
         high = self.high_power
         if high is None:
             high = 1.0 if self.module is None else 2.0
-        return _sampling_power(
+        power = _sampling_power(
             inferrer.silhouette_, threshold=self.silhouette_threshold, high_power=high
         )
+        # The inferrer may have seen more classes.
+        return power[np.searchsorted(inferrer.classes_, classes)]
 
     def _probabilities(self, data):
         """Probability of every training sample."""
@@ -253,9 +266,7 @@ class BalancedRetrainer(BaseTorchClassifier):
         class_balanced = self.class_balanced
         if class_balanced == "auto":
             class_balanced = inferrer is not None
-        power, power_of_class = self.sampling_power, None
-        if power == "auto":
-            power, power_of_class = 1.0, self._power_of_class(last_step(inferrer))
+        power_of_class = self._power_of_class(data.classes, last_step(inferrer))
         group_class = _class_of_groups(part, data.train.y.numpy(), n_parts)
         if group_class is None and (class_balanced or power_of_class is not None):
             raise ValueError(
@@ -263,9 +274,10 @@ class BalancedRetrainer(BaseTorchClassifier):
                 "of several classes. Cross it with the label, make_sample_group(y, attribute), "
                 "or set class_balanced=False and a sampling_power."
             )
-        if power_of_class is not None:  # the inferrer may have seen more classes
-            known = np.searchsorted(last_step(inferrer).classes_, data.classes)
-            power = power_of_class[known][group_class]
+        if power_of_class is not None:
+            power = power_of_class[group_class]
+        else:
+            power = 1.0 if auto(self.sampling_power) else self.sampling_power
         return sampling_probabilities(
             part,
             power=power,
@@ -291,6 +303,32 @@ class _BalancedLoss(Objective):
 def _sampling_power(silhouette, *, threshold, high_power):
     """Power of each class: 1 where it is one group (NaN) or its clusters are well separated."""
     return np.where(np.asarray(silhouette) < threshold, float(high_power), 1.0)
+
+
+def _check_powers(power, classes):
+    """The powers of all classes, of a dict by label or an array in the order of the classes."""
+    names = classes.tolist()
+    if isinstance(power, dict):
+        missing = [name for name in names if name not in power]
+        unknown = [name for name in power if name not in names]
+        if missing or unknown:
+            raise ValueError(
+                f"sampling_power must have a power for each of the classes {names[:20]}; "
+                + (f"it has none for {missing[:5]}." if missing else f"{unknown[:5]} are none.")
+            )
+        power = [power[name] for name in names]
+    try:
+        power = np.asarray(power, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"sampling_power must hold numbers; got {power!r}.") from None
+    if power.shape != (len(names),):
+        raise ValueError(
+            f"sampling_power has shape {power.shape}; give one number, or one for each of the "
+            f"{len(names)} classes, in the order of classes_."
+        )
+    if not (np.isfinite(power) & (power >= 0)).all():
+        raise ValueError(f"sampling_power must hold finite numbers from 0 on; got {power}.")
+    return power
 
 
 def _class_of_groups(group, y, n_groups):

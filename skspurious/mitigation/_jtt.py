@@ -1,6 +1,7 @@
 """Just train twice: what a first network gets wrong counts more for a second one."""
 
 import copy
+from dataclasses import replace
 from numbers import Integral, Real
 
 import numpy as np
@@ -15,9 +16,10 @@ from skspurious.base import BaseTorchClassifier
 from skspurious.functional._error_set import class_margins, stratified_folds
 from skspurious.functional._weights import sampling_probabilities
 from skspurious.mitigation._erm import ERMClassifier
-from skspurious.mitigation._stages import make_first_stage
+from skspurious.mitigation._given import check_mask
+from skspurious.mitigation._stages import make_first_stage, read_for
 from skspurious.utils._parameters import RESNET50, extends
-from skspurious.utils._sklearn_compat import Interval, StrOptions
+from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
 from skspurious.utils._warnings import warn
 
 # Of presets for texts: the first stage by SGD, the second by AdamW.
@@ -50,7 +52,8 @@ class JTTClassifier(BaseTorchClassifier):
     first_stage : None or ERMClassifier, default=None
         How the first network is trained. None takes the parameters of the second stage, with
         `init_epochs` epochs and without augmentation and schedule. An ``ERMClassifier`` is trained
-        by its own parameters; with ``module=None`` both stages start from the same weights.
+        by its own parameters; with ``module=None`` both stages start from the same weights. A
+        network of its own is trained by its own ``weights``, ``collate_fn`` and transforms.
     up_weight : "auto" or float, default=None
         Weight of a sample of the error set, where the others have 1 (lambda). 1 is plain
         training. "auto" makes the error set about as heavy as the rest, the whole part of
@@ -83,7 +86,7 @@ class JTTClassifier(BaseTorchClassifier):
         Share of the error set in the samples that were trained on.
     margin_ : ndarray of shape (n_samples,)
         Logit of the own class minus the largest of the others, in the first stage; NaN for rows
-        that were kept aside.
+        that were kept aside, and everywhere with an ``error_mask``.
     up_weight_ : float
         The weight that was used.
     shared attributes
@@ -132,6 +135,8 @@ class JTTClassifier(BaseTorchClassifier):
     >>> bool(clf.error_mask_.mean() == clf.error_rate_ < 0.5)
     True
     """
+
+    __metadata_request__fit = {"error_mask": True}
 
     # Liu et al., ICML 2021, as its repository has them; up_weight is that of the formula.
     _presets: dict = {
@@ -201,11 +206,73 @@ class JTTClassifier(BaseTorchClassifier):
         self.cross_fit = cross_fit
         self.class_balanced_init = class_balanced_init
 
-    def _train(self, module, data, runtime, seeds):
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X,
+        y,
+        *,
+        sample_group=None,
+        sample_weight=None,
+        X_val=None,
+        y_val=None,
+        sample_group_val=None,
+        error_mask=None,
+    ):
+        """Find the error set, and train a network that minds it.
+
+        Parameters
+        ----------
+        X : array, DataFrame, tensor, list of paths or texts, map-style dataset, or GroupedData
+            The training samples. Tables of numbers become float32; tensors keep their type, except
+            for a linear head, which takes float32.
+        y : array-like of shape (n_samples,)
+            Class labels.
+        sample_group : array-like of shape (n_samples,) or (n_samples, n_attributes), default=None
+            Group of each sample, any hashable values; several columns are crossed. Of a DataFrame
+            X the name of a column, or a list of names.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each sample in the loss.
+        X_val : same kinds as X, default=None
+            Validation samples, looked at after each epoch of the second stage.
+        y_val : array-like of shape (n_val,), default=None
+            Class labels of the validation samples.
+        sample_group_val : array-like of shape (n_val,) or (n_val, n_attributes), default=None
+            Groups of the validation samples.
+        error_mask : array-like of shape (n_samples,), bool, default=None
+            The error set, where it is known already: no first stage is then trained.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If lengths differ, ``error_mask`` is no mask, the network does not fit the classes, or
+            training diverges.
+        """
+        return self._fit(
+            X,
+            y,
+            sample_group=sample_group,
+            sample_weight=sample_weight,
+            X_val=X_val,
+            y_val=y_val,
+            sample_group_val=sample_group_val,
+            of_method={"error_mask": error_mask},
+        )
+
+    def _train(self, module, data, runtime, seeds, error_mask=None):
         is_head = self._fits_heads(data.train)
-        logits, history = self._identify(module, data, runtime, seeds[0], is_head)
         train, y = data.train, data.train.y.numpy()
-        is_wrong = logits.argmax(1).numpy() != y
+        if error_mask is None:
+            logits, history = self._identify(module, data, runtime, seeds[0], is_head)
+            margin = class_margins(logits, train.y).numpy()
+            is_wrong = logits.argmax(1).numpy() != y
+        else:
+            margin, history = np.full(len(y), np.nan, dtype=np.float32), []
+            is_wrong = check_mask(error_mask, data.n_samples, "error_mask")[train.rows]
         error_rate = float(is_wrong.mean())
         up_weight = self._resolve_up_weight(is_wrong, is_head)
         _warn_about_errors(is_wrong, y, data.classes, up_weight)
@@ -216,7 +283,7 @@ class JTTClassifier(BaseTorchClassifier):
         learned = {
             "error_mask_": data.on_rows(is_wrong, False),
             "error_rate_": error_rate,
-            "margin_": data.on_rows(class_margins(logits, train.y).numpy(), np.nan),
+            "margin_": data.on_rows(margin, np.nan),
             "up_weight_": up_weight,
         }
         return Trained(module, history + result.history, result.best_epoch, learned)
@@ -246,7 +313,8 @@ class JTTClassifier(BaseTorchClassifier):
         )
         if self.first_stage is not None and self.first_stage.module is not None:
             module = first._initial_module(data, seed=fold_seed)
-            check_module(first, module, data, runtime)
+            train = replace(train, samples=read_for(first, train.samples))
+            check_module(first, module, replace(data, train=train), runtime)
         fold = stratified_folds(train.y.numpy(), n_folds, np.random.default_rng(fold_seed))
         logits = torch.zeros(len(train), len(data.classes))
         history = []

@@ -278,6 +278,10 @@ class LastLayerRetrainer(BaseTorchClassifier):
                 f"{classes[missing][:5].tolist()}. Give some of each class."
             )
 
+    @property
+    def _uses_criterion(self):
+        return self.module is not None and self.max_epochs != 0
+
     def _train_network(self, module, data, runtime, seeds):
         """Plain training; nothing for embeddings and for a network that is trained already."""
         if self.module is None or self.max_epochs == 0:

@@ -62,7 +62,8 @@ class LfFClassifier(BaseTorchClassifier):
     Needs no groups. ``max_epochs`` passes over the data, twice as long as those of plain training.
     Losses and accuracies in ``history_``, and the best epoch, are those of the network that is
     kept. The two networks start from weights of different seeds; from the same ones where `module`
-    is an instance or a fitted classifier. ``max_grad_norm`` limits the norm over both.
+    is an instance or a fitted classifier. ``max_grad_norm`` limits the norm over both. A
+    ``criterion`` is the loss of the network that is kept; W is made of cross-entropies.
 
     A shortcut that is not the easier rule is not found: the biased network must learn it first.
     Label noise is hard for the biased network too, and counts more. The samples that remain of
@@ -187,16 +188,16 @@ class _LfFLoss(Objective):
     def forward(self, module, batch, runtime):
         with runtime.autocast():
             logits = forward(module, batch["X"])
-        debiased, biased = (
-            F.cross_entropy(part.float(), batch["y"], reduction="none") for part in logits.unbind(1)
-        )
+        logits, y = logits.float(), batch["y"]
+        debiased, biased = (F.cross_entropy(part, y, reduction="none") for part in logits.unbind(1))
         with torch.no_grad():
             self._follow(torch.stack([debiased, biased]), batch, runtime)
             weight = self.difficulty()[batch["position"]]
             share = self.coefficients(debiased, batch, runtime)  # of a mean
-        total = (share * weight * debiased).sum()
+        losses = debiased if self.criterion is None else self.sample_losses(logits[:, 0], y)
+        total = (share * weight * losses).sum()
         total = total + (share * generalised_cross_entropy(biased, self.q)).sum()
-        return total, debiased, logits[:, 0]
+        return total, losses, logits[:, 0]
 
     def _follow(self, losses, batch, runtime):
         """Move the running means of a batch's samples, in all processes alike."""

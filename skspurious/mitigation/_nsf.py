@@ -26,6 +26,7 @@ from skspurious.mitigation._nsf_network import (
     MappedLinear,
     put_folded,
     replace_last_linear,
+    rows_of,
 )
 from skspurious.utils._parameters import RESNET50, extends
 from skspurious.utils._sklearn_compat import Interval, StrOptions
@@ -289,6 +290,10 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         return self.module is not None and self.max_epochs != 0
 
     @property
+    def _uses_criterion(self):
+        return self._has_first_stage or self.fine_tune_epochs > 0
+
+    @property
     def _n_head_steps(self):
         return 500 if self.head_steps is None and self.module is not None else self.head_steps
 
@@ -341,7 +346,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
                 "trained on, or lower reg_weight or transform_steps."
             )
         for name, losses in fit.losses.items():
-            history += _rows_of(name, losses, self.nsf_lr)
+            history += rows_of(name, losses, self.nsf_lr)
         scale, shift, head = fit.scale, fit.shift, fit.head
         if self.fine_tune_epochs:
             module, layer, rows = self._fine_tune(
@@ -354,7 +359,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         if data.valid is not None:
             last = history.pop() if history else {"stage": "update", "epoch": 0}
             config, valid = loop_config(self, train, data.valid), place(data.valid, runtime.device)
-            history.append(last | evaluate(module, valid, runtime, config))
+            history.append(last | evaluate(module, valid, Objective(), runtime, config))
         return Trained(
             module, history, best_epoch, self._learned_of(fit, module, scale, shift, data, chosen)
         )
@@ -439,12 +444,3 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _rows_of(stage, losses, lr):
-    """Rows of the history: the loss before every step."""
-    values = losses.cpu().tolist()
-    return [
-        {"stage": stage, "epoch": step + 1, "lr": lr, "train_loss": loss}
-        for step, loss in enumerate(values)
-    ]

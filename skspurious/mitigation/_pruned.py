@@ -114,7 +114,7 @@ class PrunedRetrainer(BaseTorchClassifier):
     (20, (2,))
     """
 
-    __metadata_request__fit = {"sample_group": True, "carriers": True}
+    __metadata_request__fit = {"sample_group": True, "carriers": True, "scores": True}
 
     # Mulchandani & Kim, ICLR 2025, as its code has them; the fraction is swept there. CIFAR-10S is
     # for a ResNet-20, which torchvision does not have.
@@ -191,6 +191,7 @@ class PrunedRetrainer(BaseTorchClassifier):
         y_val=None,
         sample_group_val=None,
         carriers=None,
+        scores=None,
     ):
         """Score the samples, prune, and train the network anew.
 
@@ -213,6 +214,8 @@ class PrunedRetrainer(BaseTorchClassifier):
             Groups of the validation samples.
         carriers : array-like of shape (n_samples,), bool, default=None
             Which samples have the spurious feature, for ``scope="carriers"``.
+        scores : array-like of shape (n_samples,), default=None
+            Difficulty of each sample, larger where it is harder, in place of scoring by a training.
 
         Returns
         -------
@@ -232,7 +235,7 @@ class PrunedRetrainer(BaseTorchClassifier):
             X_val=X_val,
             y_val=y_val,
             sample_group_val=sample_group_val,
-            of_method={"carriers": carriers},
+            of_method={"carriers": carriers, "scores": scores},
         )
 
     @property
@@ -244,7 +247,7 @@ class PrunedRetrainer(BaseTorchClassifier):
             return f"valid_{'accuracy' if valid.group is None else 'worst_group_accuracy'}"
         return super()._monitored(valid)
 
-    def _train(self, module, data, runtime, seeds, carriers=None):
+    def _train(self, module, data, runtime, seeds, carriers=None, scores=None):
         fraction = self.prune_fraction
         if fraction is None:
             fraction = 0.05 if self.module is None else 0.1
@@ -254,7 +257,7 @@ class PrunedRetrainer(BaseTorchClassifier):
         pruner = SpuriousSamplePruner(
             **{k: own[k] for k in names} | {"prune_fraction": max(fractions)}
         )
-        pruner._learn(self, data, copy.deepcopy(module), runtime, seeds, carriers)
+        pruner._learn(self, data, copy.deepcopy(module), runtime, seeds, carriers, scores)
 
         def retrain(fraction, order):
             network = copy.deepcopy(module)

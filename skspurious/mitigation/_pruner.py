@@ -5,8 +5,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
-import torch
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted
 
 from skspurious._shared import TrainingParameters
 from skspurious._training import begin_fit, check_module, loop_config
@@ -14,7 +13,8 @@ from skspurious.data import GroupedData, unpack_groups
 from skspurious.data._grouped import carried_attribute, take_group_columns
 from skspurious.data._sources import last_step
 from skspurious.functional._difficulty import select_kept, split_difficulty
-from skspurious.mitigation._pruner_scores import score_samples
+from skspurious.mitigation._given import check_mask, check_scores
+from skspurious.mitigation._pruner_scores import Scores, check_epochs, score_samples
 from skspurious.utils._parameters import extends, shallow_copy
 from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
 from skspurious.utils._warnings import warn
@@ -98,7 +98,7 @@ class SpuriousSamplePruner(TrainingParameters):
         How well easy and hard samples of each class separate early in training: class, epoch,
         silhouette, n_hard, looks_identifiable. None where this was not checked.
     history_ : DataFrame
-        One row per run and epoch of the training that scores.
+        One row per run and epoch of the training that scores; empty with ``scores=``.
     classes_ : ndarray of shape (n_classes,)
         Class labels.
     groups_ : ndarray of shape (n_groups,)
@@ -152,7 +152,7 @@ class SpuriousSamplePruner(TrainingParameters):
     ((320, 8), 80)
     """
 
-    __metadata_request__fit = {"sample_group": True, "carriers": True}
+    __metadata_request__fit = {"sample_group": True, "carriers": True, "scores": True}
 
     _parameter_constraints: dict = {
         **{
@@ -188,7 +188,7 @@ class SpuriousSamplePruner(TrainingParameters):
         self.identifiable_silhouette = identifiable_silhouette
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, *, sample_group=None, carriers=None):
+    def fit(self, X, y, *, sample_group=None, carriers=None, scores=None):
         """Score the samples, and choose those to keep.
 
         Parameters
@@ -201,6 +201,9 @@ class SpuriousSamplePruner(TrainingParameters):
             Group of each sample; ``scope="carriers"`` prunes the largest group of each class.
         carriers : array-like of shape (n_samples,), bool, default=None
             Which samples have the spurious feature, for ``scope="carriers"``.
+        scores : array-like of shape (n_samples,), default=None
+            Difficulty of each sample, where it is known already, larger where a sample is harder:
+            nothing is then trained, nor searched for groups.
 
         Returns
         -------
@@ -212,11 +215,11 @@ class SpuriousSamplePruner(TrainingParameters):
         )
         callbacks = loop_config(self, data.train).callbacks
         fitted = shallow_copy(self)
-        fitted._learn(self, data, module, runtime, seeds, carriers, callbacks)
+        fitted._learn(self, data, module, runtime, seeds, carriers, scores, callbacks)
         self.__dict__ = vars(fitted)  # all at once: a fit that fails changes nothing
         return self
 
-    def fit_resample(self, X, y, *, sample_group=None, carriers=None):
+    def fit_resample(self, X, y, *, sample_group=None, carriers=None, scores=None):
         """Score the samples, and return those to keep.
 
         Parameters
@@ -229,13 +232,15 @@ class SpuriousSamplePruner(TrainingParameters):
             Group of each sample.
         carriers : array-like of shape (n_samples,), bool, default=None
             Which samples have the spurious feature, for ``scope="carriers"``.
+        scores : array-like of shape (n_samples,), default=None
+            Difficulty of each sample, in place of scoring by a training.
 
         Returns
         -------
         X : the kept rows, of the same kind; GroupedData where groups are given or inferred
         y : their labels
         """
-        self.fit(X, y, sample_group=sample_group, carriers=carriers)
+        self.fit(X, y, sample_group=sample_group, carriers=carriers, scores=scores)
         attribute = carried_attribute(X)
         X, group, inferrer = unpack_groups(X, sample_group)
         if sample_group is None and self.group_inferrer is not None:
@@ -294,7 +299,7 @@ class SpuriousSamplePruner(TrainingParameters):
 
     # ----------------------------------------------------------------------------------
 
-    def _learn(self, trainer, data, module, runtime, seeds, carriers, callbacks=()):
+    def _learn(self, trainer, data, module, runtime, seeds, carriers, scores, callbacks=()):
         """Score by networks that are trained as ``trainer`` says, and keep some samples."""
         self._label, self._rows = data.train.y.numpy().copy(), data.train.rows
         self._order_seed = seeds[0]
@@ -307,46 +312,50 @@ class SpuriousSamplePruner(TrainingParameters):
             vars(self).pop(name, None)
         vars(self).update(data.input_attributes)
         carriers = self._carriers(carriers, data)
-        epochs = _check_epochs(self.score_epochs)
-        checks = self._checked_epochs(max(epochs))
-        scores = score_samples(
-            trainer,
-            data,
-            functools.partial(_another_start, trainer, data, module, runtime, seeds),
-            runtime,
-            difficulty=self.difficulty,
-            epochs=epochs,
-            n_runs=self.n_runs,
-            checks=checks,
-            callbacks=callbacks,
-        )
-        self.run_scores_ = np.stack([data.on_rows(run, np.nan) for run in scores.run_scores])
+        epochs = check_epochs(self.score_epochs)
+        if scores is None:
+            scored = score_samples(
+                trainer,
+                data,
+                functools.partial(_another_start, trainer, data, module, runtime, seeds),
+                runtime,
+                difficulty=self.difficulty,
+                epochs=epochs,
+                n_runs=self.n_runs,
+                checks=self._checked_epochs(max(epochs)),
+                callbacks=callbacks,
+            )
+        else:
+            scored = self._scored(scores, data)
+        self.run_scores_ = np.stack([data.on_rows(run, np.nan) for run in scored.run_scores])
         self.scores_ = self.run_scores_.mean(axis=0)
-        self.history_ = scores.history
+        self.history_ = scored.history
         self.difficulty_clusters_ = None
-        if checks:
-            carriers = self._look_for_groups(scores.early, data, carriers)
+        if scored.early:
+            carriers = self._look_for_groups(scored.early, data, carriers)
         self.carriers_ = None if carriers is None else data.on_rows(carriers, False)
         self._stratum = np.zeros_like(self._label) if self.scope == "global" else self._label
         if carriers is not None:
             self._stratum = np.where(carriers, self._label, -1)
         self._keep(self.prune_fraction)
 
+    def _scored(self, scores, data):
+        """Scores that the user gave."""
+        if self._checked_epochs(1) and self.on_identifiable != "warn":
+            raise ValueError(
+                f"on_identifiable={self.on_identifiable!r} looks at a training that scores, and "
+                "with scores= there is none. Set 'warn' or 'ignore', or scope='carriers'."
+            )
+        rows = data.train.rows
+        scores = check_scores(scores, data.n_samples, rows, "scores")
+        return Scores(scores[rows][None], {}, pd.DataFrame())
+
     def _carriers(self, carriers, data):
         """Which of the training samples may be pruned, or None for all."""
-        n = data.n_samples
         if carriers is not None:
-            carriers = column_or_1d(
-                carriers.cpu().numpy() if torch.is_tensor(carriers) else carriers
-            )
             if self.scope != "carriers":
                 raise ValueError(f"carriers= goes with scope='carriers'; scope={self.scope!r}.")
-            if carriers.dtype != bool or len(carriers) != n:
-                raise ValueError(
-                    f"carriers must be one bool per sample: {n} of them; got {len(carriers)} of "
-                    f"type {carriers.dtype}."
-                )
-            return carriers[data.train.rows]
+            return check_mask(carriers, data.n_samples, "carriers")[data.train.rows]
         if self.scope != "carriers":
             return None
         if data.train.group is None:
@@ -432,14 +441,3 @@ def _majority(train):
     count = np.zeros((y.max() + 1, train.n_groups), dtype=np.int64)
     np.add.at(count, (y, group), 1)
     return group == count.argmax(axis=1)[y]
-
-
-def _check_epochs(score_epochs):
-    """Epochs as a sorted tuple."""
-    epochs = sorted({score_epochs} if isinstance(score_epochs, Integral) else set(score_epochs))
-    if not epochs or not all(isinstance(e, Integral) and e > 0 for e in epochs):
-        raise ValueError(
-            "score_epochs must be a number of completed epochs, 1 or more, or a tuple of them; "
-            f"got {score_epochs!r}."
-        )
-    return tuple(int(e) for e in epochs)

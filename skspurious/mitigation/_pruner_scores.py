@@ -1,6 +1,7 @@
 """How hard samples are to learn, as networks in training see it after some epochs."""
 
 import functools
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -178,3 +179,14 @@ def _beginning(estimator, train, n_epochs):
 
 def _whole_schedule(optimizer, n_steps, *, schedule, n_epochs, n_total, lr):
     return make_schedule(optimizer, schedule, n_steps=n_steps // n_epochs * n_total, lr=lr)
+
+
+def check_epochs(score_epochs):
+    """Epochs as a sorted tuple."""
+    epochs = sorted({score_epochs} if isinstance(score_epochs, Integral) else set(score_epochs))
+    if not epochs or not all(isinstance(e, Integral) and e > 0 for e in epochs):
+        raise ValueError(
+            "score_epochs must be a number of completed epochs, 1 or more, or a tuple of them; "
+            f"got {score_epochs!r}."
+        )
+    return tuple(int(e) for e in epochs)

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.utils.class_weight import compute_class_weight
-from torch.nn import functional as F
 
 from skspurious._engine._masks import add_masks, one_draw
 from skspurious._engine._modules import forward, last_linear
@@ -127,7 +126,7 @@ class MaskLoss(WeightedLoss):
                 logits = forward(module, batch["X"])
         finally:
             hook.remove()
-        losses = F.cross_entropy(logits.float(), batch["y"], reduction="none")
+        losses = self.sample_losses(logits.float(), batch["y"])
         loss = self.reduce(losses, batch, runtime)
         penalty = mask_penalty([m.logits for m in self._masks], penalty=self.variant["penalty"])
         loss = loss + self.sparsity_weight / runtime.n_processes * penalty

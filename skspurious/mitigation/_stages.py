@@ -5,11 +5,13 @@ import inspect
 import numpy as np
 from sklearn.base import clone
 
+from skspurious._engine._modules import weights_transform
 from skspurious._engine._objective import Objective
 from skspurious._engine._samplers import UniformSampler
 from skspurious._engine._stage import Stage
 from skspurious._training import run_stage
 from skspurious.base import BaseTorchClassifier
+from skspurious.data import DatasetSamples, TensorSamples, as_samples
 from skspurious.functional._split import stratified_split
 from skspurious.mitigation._erm import ERMClassifier
 
@@ -35,17 +37,41 @@ def make_first_stage(estimator, max_epochs):
 
     By default plain training with the estimator's own shared parameters. A classifier that the
     user gave as ``first_stage`` is taken as it is; if it has no module, it gets the
-    estimator's, with what goes along with it.
+    estimator's, with what goes along with it; if it has one, it takes over ``collate_fn`` alone,
+    where it has none.
     """
     if estimator.first_stage is None:
         names = set(inspect.signature(BaseTorchClassifier.__init__).parameters) - {"self"}
         params = {name: getattr(estimator, name) for name in names - _SECOND_STAGE_ONLY}
         return ERMClassifier(**{**params, "max_epochs": max_epochs})
     first = clone(estimator.first_stage)
-    if first.module is None:
-        missing = [name for name in _OF_THE_NETWORK if getattr(first, name) is None]
-        first.set_params(**{name: getattr(estimator, name) for name in missing})
-    return first
+    names = _OF_THE_NETWORK if first.module is None else ("collate_fn",)
+    missing = [name for name in names if getattr(first, name) is None]
+    return first.set_params(**{name: getattr(estimator, name) for name in missing})
+
+
+def read_for(first, samples):
+    """Samples as a first stage reads them that has a network, tokens or preprocessing of its own.
+
+    Parameters
+    ----------
+    first : BaseTorchClassifier
+    samples : TensorSamples or DatasetSamples
+        As the second stage reads them.
+
+    Returns
+    -------
+    samples : TensorSamples or DatasetSamples
+    """
+    if isinstance(samples, TensorSamples):
+        return samples
+    if not samples.are_image_files:
+        return as_samples(samples, collate_fn=first.collate_fn)
+    transform = None
+    if first.eval_transform is None:
+        transform = weights_transform(first.module, first.weights)
+    files = samples.dataset.with_transform(transform)
+    return DatasetSamples(files, samples.index, are_image_files=True)
 
 
 def train_on_part(estimator, module, data, runtime, seeds):

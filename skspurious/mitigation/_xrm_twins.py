@@ -7,7 +7,6 @@ import torch
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
-from torch.nn import functional as F
 
 from skspurious._engine._modules import forward
 from skspurious._engine._objective import Objective
@@ -190,7 +189,7 @@ class CrossMistakes(Objective):
         held_in = torch.where(in_first, logits[:, 0], logits[:, 1])
         held_out = torch.where(in_first, logits[:, 1], logits[:, 0]).detach()
         label = self.label[at]
-        losses = F.cross_entropy(held_in, label, reduction="none")
+        losses = self.sample_losses(held_in, label)
         flipped = flip_labels(label, held_out, self.draws[at])
         if batch["is_real"] is not None:  # a sample that fills up a batch is another process's
             flipped = torch.where(batch["is_real"], flipped, label)

@@ -76,6 +76,12 @@ RUNS = {
     "erm-early-stopping": partial(
         ERMClassifier, early_stopping=True, n_epochs_no_change=3, validation_fraction=0.2
     ),
+    "erm-plateau-criterion": partial(
+        ERMClassifier,
+        lr_schedule=partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0),
+        criterion=nn.CrossEntropyLoss(label_smoothing=0.1, reduction="none"),
+        early_stopping=True,
+    ),
     "dro-sampling": partial(GroupDROClassifier, step_size=0.5, adjustment=[2.0, 0.0, -1.0]),
     "dro-batches-ema": partial(
         GroupDROClassifier, step_size=0.5, balance="batches", absent_group="ema"
