@@ -14,7 +14,7 @@ class Objective(nn.Module):
     """The loss of ERM, and the base of every other method's loss.
 
     A method overrides ``coefficients`` (how much each sample's loss counts) or, if it needs more
-    than the losses, ``forward``. Register what it remembers from step to step as a buffer: then
+    than the losses, ``forward``, whose losses come from ``sample_losses``. Register what it remembers from step to step as a buffer: then
     checkpoints save it, and it is on the right device.
 
     A ``batch`` is a dict of tensors: "X" (or a dict of them, for a network that takes keywords),
