@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from skspurious._engine._batches import LabelledSamples, iterate_batches, place
 from skspurious._engine._checkpoint import CheckpointFolder
@@ -20,7 +22,7 @@ from skspurious._engine._evaluation import evaluate, summarize
 from skspurious._engine._linear_step import make_step
 from skspurious._engine._modules import batch_norms
 from skspurious._engine._objective import Objective
-from skspurious._engine._optimizers import make_optimizer, make_schedule, step_on_plateau
+from skspurious._engine._optimizers import make_optimizer, make_schedule
 from skspurious._engine._runtime import Runtime
 from skspurious._engine._samplers import Sampler
 from skspurious._engine._steps import TrainStep
@@ -50,20 +52,7 @@ def fit_loop(
     train, valid = place(train, runtime.device), place(valid, runtime.device)
     n_batches = -(-len(plan_epoch(sampler, 0, module, runtime, config)) // config.batch_size)
     n_steps = -(-n_batches // config.gradient_accumulation) * config.max_epochs
-    optimizer = make_optimizer(
-        module.parameters(),
-        config.optimizer,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        params=config.optimizer_params,
-    )
-    schedule = make_schedule(
-        optimizer,
-        config.lr_schedule,
-        n_steps=n_steps,
-        lr=config.lr,
-        mode="min" if config.monitor in (None, *_LOWER_IS_BETTER) else "max",
-    )
+    optimizer, schedule = make_updates(module, n_steps, config)
     state = {
         "module": module,
         "objective": objective,
@@ -90,7 +79,6 @@ def fit_loop(
                 break
             history.append(run_epoch(step, module, sampler, train, valid, runtime, config, epoch))
             _keep_best(progress, history[-1], module, valid, config)
-            step_on_plateau(schedule, history[-1], config.monitor)
             folder.save(state, progress, runtime)
             for callback in config.callbacks:
                 callback.on_epoch_end(module=module, row=history[-1])
@@ -104,6 +92,23 @@ def fit_loop(
     module.zero_grad()
     module.eval()
     return LoopResult(history, None if best is None else best["epoch"], objective)
+
+
+def make_updates(
+    module: nn.Module, n_steps: int, config: LoopConfig
+) -> tuple[Optimizer, LRScheduler | None]:
+    """The optimizer, and the schedule of its learning rate."""
+    optimizer = make_optimizer(
+        module.parameters(),
+        config.optimizer,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        params=config.optimizer_params,
+    )
+    schedule = make_schedule(
+        optimizer, config.lr_schedule, n_steps=n_steps, lr=config.lr, monitor=config.monitor
+    )
+    return optimizer, schedule
 
 
 def run_epoch(
@@ -128,6 +133,7 @@ def run_epoch(
     if valid is not None:
         row |= evaluate(module, valid, step.objective, runtime, config)
     step.objective.end_epoch(row)
+    step.end_epoch(row)
     row["seconds"] = time.perf_counter() - started
     return row
 

@@ -14,8 +14,8 @@ class Objective(nn.Module):
     """The loss of ERM, and the base of every other method's loss.
 
     A method overrides ``coefficients`` (how much each sample's loss counts) or, if it needs more
-    than the losses, ``forward``, whose losses come from ``sample_losses``. Register what it remembers from step to step as a buffer: then
-    checkpoints save it, and it is on the right device.
+    than the losses, ``forward``, with losses from ``sample_losses``. Register what it remembers
+    from step to step as a buffer: then checkpoints save it, and it is on the right device.
 
     A ``batch`` is a dict of tensors: "X" (or a dict of them, for a network that takes keywords),
     "y" (class codes), "group" (group codes, or None), "weight" (sample weights, or None) and

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -94,16 +94,17 @@ def make_schedule(
     *,
     n_steps: int,
     lr: float,
-    mode: Literal["min", "max"] = "min",
+    monitor: str | None = None,
 ) -> LRScheduler | None:
     """A schedule over ``n_steps`` optimizer steps; a callable is given (optimizer, n_steps).
 
-    "plateau" follows a value of each epoch, which is better the smaller or larger, by ``mode``.
+    "plateau" follows the column of the history that the best epoch is best in, ``monitor``.
     """
     if schedule is None:
         return None
     if schedule == "plateau":
-        return ReduceLROnPlateau(optimizer, mode=mode)
+        is_loss = monitor is None or monitor.endswith("loss")
+        return ReduceLROnPlateau(optimizer, mode="min" if is_loss else "max")
     if getattr(schedule, "func", schedule) is ReduceLROnPlateau:  # which has no use for n_steps
         return schedule(optimizer)  # type: ignore[operator]
     if schedule == "cosine":
@@ -117,14 +118,12 @@ def make_schedule(
     return schedule(optimizer, n_steps)
 
 
-def step_on_plateau(schedule: LRScheduler | None, row: dict[str, Any], monitor: str | None) -> None:
+def step_on_plateau(schedule: ReduceLROnPlateau, row: dict[str, Any], monitor: str | None) -> None:
     """Show a schedule of plateaus an epoch's row of the history.
 
     With mode "max" it looks at the monitored accuracy, with "min" at the loss; of the validation
     samples where there are any.
     """
-    if not isinstance(schedule, ReduceLROnPlateau):
-        return
     side = "valid" if "valid_loss" in row else "train"
     value = f"{side}_loss" if schedule.mode == "min" else f"{side}_accuracy"
     if schedule.mode == "max" and monitor is not None and not monitor.endswith("loss"):

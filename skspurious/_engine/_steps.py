@@ -6,6 +6,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from skspurious._engine._config import LoopConfig
 from skspurious._engine._objective import Objective
+from skspurious._engine._optimizers import step_on_plateau
 from skspurious._engine._runtime import Runtime
 
 
@@ -25,8 +26,8 @@ class TrainStep:
     ):
         self.network, self.objective, self.runtime = network, objective, runtime
         self.optimizer, self.config = optimizer, config
-        # A schedule of plateaus is stepped once an epoch.
-        self.schedule = None if isinstance(schedule, ReduceLROnPlateau) else schedule
+        self.plateau = schedule if isinstance(schedule, ReduceLROnPlateau) else None
+        self.schedule = None if self.plateau else schedule  # of every step
         self.losses: list[Tensor] = []
         self.hits: list[Tensor] = []
 
@@ -68,6 +69,11 @@ class TrainStep:
         self.clear()
         if self.schedule is not None:
             self.schedule.step()
+
+    def end_epoch(self, row: dict) -> None:
+        """Step a schedule that goes by the epochs' rows of the history."""
+        if self.plateau is not None:
+            step_on_plateau(self.plateau, row, self.config.monitor)
 
     def move(self) -> None:
         """Change the parameters by their gradients."""

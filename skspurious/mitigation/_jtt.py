@@ -13,10 +13,10 @@ from skspurious._engine._stage import Stage
 from skspurious._prediction import read_outputs
 from skspurious._training import Trained, check_module, loop_config, run_stage
 from skspurious.base import BaseTorchClassifier
+from skspurious.data._given import check_mask
 from skspurious.functional._error_set import class_margins, stratified_folds
 from skspurious.functional._weights import sampling_probabilities
 from skspurious.mitigation._erm import ERMClassifier
-from skspurious.mitigation._given import check_mask
 from skspurious.mitigation._stages import make_first_stage, read_for
 from skspurious.utils._parameters import RESNET50, extends
 from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context

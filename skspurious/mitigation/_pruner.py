@@ -10,10 +10,10 @@ from sklearn.utils.validation import check_is_fitted
 from skspurious._shared import TrainingParameters
 from skspurious._training import begin_fit, check_module, loop_config
 from skspurious.data import GroupedData, unpack_groups
+from skspurious.data._given import check_mask, check_scores
 from skspurious.data._grouped import carried_attribute, take_group_columns
 from skspurious.data._sources import last_step
 from skspurious.functional._difficulty import select_kept, split_difficulty
-from skspurious.mitigation._given import check_mask, check_scores
 from skspurious.mitigation._pruner_scores import Scores, check_epochs, score_samples
 from skspurious.utils._parameters import extends, shallow_copy
 from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
