@@ -96,7 +96,8 @@ class GroupDROClassifier(BaseTorchClassifier):
     A linear head that is fitted to the minimum (see `optimizer`) is at the saddle point of the
     objective: ``sum_g q_g A_g`` equals the largest ``A_g = L_g + C_g / sqrt(n_g)``. There
     `step_size` (but 0), `absent_group` and `balance` have no effect on it; ``adjustment="auto"``,
-    which follows the epochs, is trained by steps.
+    which follows the epochs, is trained by steps. On a wide embedding, with a group of few samples,
+    such a head may want a ``weight_decay`` of about ten times the "auto" that ``history_`` shows.
 
     Differences from the authors' code: the weights are kept in log space, so that a group that
     lagged for long can return; the adjustment of a group applies whatever the signs of the other
