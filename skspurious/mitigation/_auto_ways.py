@@ -62,8 +62,10 @@ class Ways:
         if way == "last layer":
             network = LastLayerRetrainer(retrain_on="train", **self.shared)
             history, best_epoch = network._train_network(module, data, self.runtime, self.seeds)
-        gentle = {"balance": "weights", "penalty": "l2", "Cs": _GENTLE_CS}
-        params = {**self.shared, "max_epochs": 0, **(gentle if self.level == "small" else {})}
+        params = {**self.shared, "max_epochs": 0}
+        # What was not trained on the samples has not fitted them: balanced draws do no harm.
+        if way == "last layer" and self.level == "small":
+            params |= {"balance": "weights", "penalty": "l2", "Cs": _GENTLE_CS}
         head = LastLayerRetrainer(retrain_on="train", **params)
         trained = head._train(module, replace(data, valid=None), self.runtime, self.seeds)
         return Trained(trained.module, history, best_epoch)

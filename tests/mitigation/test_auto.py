@@ -8,7 +8,7 @@ from torch import nn
 
 from skspurious import AutoRetrainer, ERMClassifier, LastLayerRetrainer, group_report
 from skspurious.group_inference._effect import BalancingEffect, effect_of
-from skspurious.mitigation._auto import _best_candidate
+from skspurious.mitigation._auto_choice import best_candidate
 from skspurious.mitigation._auto_ways import Ways
 
 pytestmark = pytest.mark.fidelity
@@ -146,9 +146,9 @@ def test_the_jury_is_left_only_for_what_is_clearly_better():
     judge = np.repeat([0, 1], [900, 100])
     table = pd.DataFrame({"worst_group": [0.5, 0.60, 0.64]}, index=["plain", "jury", "errors"])
     # The standard error of 0.6 of 100 samples is 0.049.
-    assert _best_candidate(table, judge) == "jury"
+    assert best_candidate(table, judge) == "jury"
     table.loc["errors", "worst_group"] = 0.66
-    assert _best_candidate(table, judge) == "errors"
+    assert best_candidate(table, judge) == "errors"
 
 
 def test_the_first_way_is_left_only_for_what_is_clearly_better():
