@@ -18,7 +18,7 @@ from skspurious.functional._cross_fit import fit_balanced_logistic
 from skspurious.group_inference import ViewJury
 from skspurious.group_inference._columns import column_positions
 from skspurious.group_inference._samples import as_array
-from skspurious.mitigation._auto_choice import choose
+from skspurious.mitigation._auto_choice import choose, groups_of_views
 from skspurious.mitigation._auto_ways import Ways
 from skspurious.mitigation._last_layer import set_head
 from skspurious.utils._parameters import extends
@@ -158,7 +158,7 @@ class AutoRetrainer(BaseTorchClassifier):
         if learned["chosen_"] == "plain":
             return self._train_plain(module, data, runtime, seeds, Z, kept, learned)
         level = learned["effect_"].level if jury is not None else "large"
-        ways = Ways(self, level, data, runtime, seeds)
+        ways = Ways(self, learned["chosen_"], level, data, runtime, seeds)
         learned["ways_"] = ways.compare(module, self._possible_ways(level))
         learned["way_"] = ways.best(learned["ways_"])
         trained = ways.train(learned["way_"], module, data)
@@ -166,21 +166,18 @@ class AutoRetrainer(BaseTorchClassifier):
 
     def _choose(self, jury, Z, data, raw, seed):
         """What the head is fitted on."""
-        rows = data.train.rows
-        # A network from scratch has no embedding yet: errors and clusters would be those of what
-        # the jury has of the samples, and mean nothing to the network.
-        names = ["jury"] if Z is None else ["classes", "jury", "errors", "clusters"]
+        rows, y = data.train.rows, data.train.y.numpy()
+        said = jury.view_score_[rows]
         # Of a table's own columns nobody but the user can say which are not the object.
         is_trusted = self.views != "auto" or kind_of(raw) not in ("table", "embedding")
-        return choose(
-            jury.represent(raw)[rows] if Z is None else Z,
-            data.train.y.numpy(),
-            data.train.group.numpy(),
-            jury.view_score_[rows],
-            seed=seed,
-            names=names,
-            is_trusted=is_trusted,
-        )
+        params = {"seed": seed, "is_trusted": is_trusted}
+        if Z is not None:
+            names = ["classes", "jury", "errors", "clusters"]
+            return choose(Z, y, data.train.group.numpy(), said, names=names, **params)
+        # A network from scratch has no embedding yet. Errors and clusters of what the jury has of
+        # the samples mean nothing to it, and the views say more of the shortcut without that.
+        Z = jury.represent(raw)[rows]
+        return choose(Z, y, groups_of_views(said, y), said, names=["jury"], **params)
 
     def _frozen_embedding(self, module, data, runtime, kept):
         """Embeddings by what has not been trained on the samples, or None from scratch."""

@@ -17,6 +17,8 @@ from skspurious.group_inference._sides import taken_for
 
 _N_FOLDS = 5
 _N_COMPONENTS = 128  # of the representation on which candidates are compared
+_WORST_CLASS_GAINS = 0.1  # accuracy of the class that plain training is worst on
+_CLASSES_GAIN = 0.02  # in the mean over the classes
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def choose(Z, y, jury, said, *, seed, names, is_trusted=True):
     names : list of str
         The candidates beside "plain".
     is_trusted : bool, default=True
-        Whether the views are known to lack the object; otherwise nothing is balanced.
+        Whether the views are known to lack the object; otherwise at most classes are balanced.
 
     Returns
     -------
@@ -76,13 +78,40 @@ def choose(Z, y, jury, said, *, seed, names, is_trusted=True):
     fold = stratified_folds(sides, _N_FOLDS, np.random.default_rng(seed))
     rows = {}
     for name, strata in candidates.items():
-        strata = None if name == "plain" else strata
-        accuracy = group_means(_hits(Z, y, strata, fold), sides, int(sides.max()) + 1)
+        hits = _hits(Z, y, None if name == "plain" else strata, fold)
+        accuracy = group_means(hits, sides, int(sides.max()) + 1)
         rows[name] = {"worst_group": np.nanmin(accuracy), "mean": np.nanmean(accuracy)}
     table = pd.DataFrame(rows).T.rename_axis("candidate")
-    is_plain = effect.level == "none" or not is_trusted
-    chosen = "plain" if is_plain else best_candidate(table, sides)
+    if is_trusted and effect.level != "none":
+        chosen = best_candidate(table, sides)
+    else:
+        # Weakly regularised: a strong penalty misses a class by itself.
+        is_lost = "classes" in names and loses_a_class(
+            *(_hits(Z, y, strata, fold, C=1.0) for strata in (None, y)), y
+        )
+        chosen = "classes" if is_lost else "plain"
     return Choice(effect, chosen, table, candidates["jury" if chosen == "plain" else chosen])
+
+
+def groups_of_views(said, y, *, min_group_size=5):
+    """Both sides of every class by what the views say; a class with too few on a side is whole.
+
+    Parameters
+    ----------
+    said : ndarray of shape (n_samples, n_classes)
+    y : ndarray of shape (n_samples,)
+    min_group_size : int, default=5
+
+    Returns
+    -------
+    group : ndarray of shape (n_samples,)
+    """
+    is_wrong = taken_for(said, y) != y
+    size = np.stack(
+        [np.bincount(y[rows], minlength=said.shape[1]) for rows in (is_wrong, ~is_wrong)]
+    )
+    is_split = size.min(axis=0) >= min_group_size
+    return 2 * y + (is_wrong & is_split[y])
 
 
 def best_candidate(table, sides):
@@ -93,6 +122,24 @@ def best_candidate(table, sides):
     return worst.idxmax() if worst.max() > worst["jury"] + error else "jury"
 
 
+def loses_a_class(plain, balanced, y):
+    """Whether plain training misses much of its worst class that balancing the classes keeps.
+
+    Parameters
+    ----------
+    plain, balanced : ndarray of shape (n_samples,)
+        Whether the two heads are right, out of fold.
+    y : ndarray of shape (n_samples,)
+        Classes.
+    """
+    change, n_classes = balanced - plain, int(y.max()) + 1
+    before, gained = (group_means(values, y, n_classes) for values in (plain, change))
+    variance = group_means((change - gained[y]) ** 2, y, n_classes) / np.bincount(y)
+    error = np.sqrt(variance.sum()) / n_classes
+    is_much = gained[before.argmin()] >= _WORST_CLASS_GAINS
+    return bool(is_much and gained.mean() > max(_CLASSES_GAIN, 2.0 * error))
+
+
 def _leading_components(Z):
     """Standardised rows, in at most so many dimensions that heads take no time."""
     Z = StandardScaler().fit_transform(Z)
@@ -101,17 +148,17 @@ def _leading_components(Z):
     return PCA(_N_COMPONENTS, random_state=0).fit_transform(Z)
 
 
-def _hits(Z, y, strata, fold):
+def _hits(Z, y, strata, fold, C=1e-3):
     """Whether heads of the other folds are right: balanced over `strata`, or plain ones."""
     hits = np.empty(len(y))
     for k in np.unique(fold):
         rows, rest = fold != k, fold == k
         if strata is None:
-            plain = LogisticRegression(C=1e-3, max_iter=1000).fit(Z[rows], y[rows])
+            plain = LogisticRegression(C=C, max_iter=1000).fit(Z[rows], y[rows])
             predicted = plain.predict(Z[rest])
         else:
             coef, intercept = fit_balanced_logistic(
-                Z[rows], y[rows], int(y.max()) + 1, strata=strata[rows]
+                Z[rows], y[rows], int(y.max()) + 1, C=C, strata=strata[rows]
             )
             predicted = (Z[rest] @ coef + intercept).argmax(axis=1)
         hits[rest] = predicted == y[rest]

@@ -178,21 +178,24 @@ def _fields(X):
 
 
 def _of_pictures(extractor):
-    def look(*views):
-        return make_pipeline(*views, PatchFeatures() if extractor is None else clone(extractor))
-
+    # Of a picture that lacks the object a few questions are asked where its numbers are simple
+    # ones. What needs more of them may be the object.
+    if extractor is None:
+        models = PatchFeatures(), _few_trees()
+    else:
+        models = (clone(extractor),)
     bands = ImageStatistics(["rows", "columns", "edges"], n_bands=32)
     views = {
         "border": make_pipeline(ImageStatistics(["border", "corners"]), _trees()),
         "colours": make_pipeline(ImageStatistics(["colours", "brightness"]), _trees()),
-        "edges": make_pipeline(bands, StandardScaler(), _linear(0.01)),
+        "edges": make_pipeline(bands, _few_trees()),
         "sharpness": make_pipeline(ImageStatistics(["sharpness"]), _trees()),
         "blocks": make_pipeline(ImageStatistics(["blocks"]), _few_trees()),
         "spectrum": make_pipeline(ImageStatistics(["spectrum"]), _few_trees()),
-        "mask": look(MaskCenter()),
-        "shuffle": look(ShufflePatches()),
+        "mask": make_pipeline(MaskCenter(), *models),
+        "shuffle": make_pipeline(ShufflePatches(), *models),
     }
-    return views, look()
+    return views, make_pipeline(clone(models[0]))
 
 
 def _of_texts():
@@ -206,7 +209,7 @@ def _trees():
 
 
 def _few_trees():
-    """Ten trees of two questions: what needs more of them may be the object."""
+    """Ten trees of two questions each."""
     return HistGradientBoostingClassifier(
         max_iter=10, max_leaf_nodes=3, learning_rate=0.3, early_stopping=False, random_state=0
     )
