@@ -36,6 +36,7 @@ def standard_views(X, *, extractor=None):
     - **Pictures** (arrays and tensors of three or four dimensions, files, datasets): "border",
       "colours", "edges" (means of rows and columns and their differences), "sharpness", "blocks"
       and "spectrum", which are tables of statistics, and "mask" and "shuffle", which are pictures.
+      Small models judge them: what needs many questions about numbers may be the object.
     - **Texts**: "words", the twenty most tied to the label, and "style". Of texts with several
       fields (tuples, mappings, a DataFrame of texts) each field is a view.
     - **Tables**, of up to 64 columns or with columns that are no numbers: each column.
