@@ -179,12 +179,16 @@ def _fields(X):
 
 
 def _of_pictures(extractor):
-    # Of a picture that lacks the object a few questions are asked where its numbers are simple
-    # ones. What needs more of them may be the object.
-    if extractor is None:
-        models = PatchFeatures(), _few_trees()
-    else:
-        models = (clone(extractor),)
+    def look(*steps):
+        return make_pipeline(*steps, PatchFeatures() if extractor is None else clone(extractor))
+
+    def judged(view):
+        if extractor is not None:
+            return look(view)
+        # Of patches a few questions are asked, as of the statistics: what needs more of them may be
+        # the object.
+        return make_pipeline(view, PatchFeatures(), _few_trees())
+
     bands = ImageStatistics(["rows", "columns", "edges"], n_bands=32)
     views = {
         "border": make_pipeline(ImageStatistics(["border", "corners"]), _trees()),
@@ -193,10 +197,10 @@ def _of_pictures(extractor):
         "sharpness": make_pipeline(ImageStatistics(["sharpness"]), _trees()),
         "blocks": make_pipeline(ImageStatistics(["blocks"]), _few_trees()),
         "spectrum": make_pipeline(ImageStatistics(["spectrum"]), _few_trees()),
-        "mask": make_pipeline(MaskCenter(), *models),
-        "shuffle": make_pipeline(ShufflePatches(), *models),
+        "mask": judged(MaskCenter()),
+        "shuffle": judged(ShufflePatches()),
     }
-    return views, make_pipeline(clone(models[0]))
+    return views, look()
 
 
 def _of_texts():
