@@ -8,7 +8,7 @@ from torch import nn
 
 from skspurious import AutoRetrainer, ERMClassifier, LastLayerRetrainer, group_report
 from skspurious.group_inference._effect import BalancingEffect, effect_of
-from skspurious.mitigation._auto_choice import best_candidate, loses_a_class
+from skspurious.mitigation._auto_choice import best_candidate, groups_of_views, loses_a_class
 from skspurious.mitigation._auto_ways import Ways
 
 pytestmark = pytest.mark.fidelity
@@ -150,6 +150,17 @@ def test_the_jury_is_left_only_for_what_is_clearly_better():
     assert best_candidate(table, judge) == "jury"
     table.loc["errors", "worst_group"] = 0.66
     assert best_candidate(table, judge) == "errors"
+
+
+def test_groups_of_views_by_hand():
+    y = np.array([0, 0, 0, 1, 1, 1])
+    said = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5], [0.3, 0.7], [0.6, 0.4], [0.7, 0.3]])
+    # A tie is no error.
+    assert groups_of_views(said, y, min_group_size=1).tolist() == [0, 1, 0, 2, 3, 3]
+    # A class with too few on a side is whole: two of class 0 and one of class 1.
+    y = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    said = np.eye(2)[[0, 0, 1, 1, 1, 1, 1, 0]]
+    assert groups_of_views(said, y, min_group_size=2).tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
 
 
 def test_a_class_is_lost_where_balancing_keeps_much_of_it():
