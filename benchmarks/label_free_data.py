@@ -131,14 +131,53 @@ def plant_colours(X, attribute, rng):
     return X
 
 
-# Written down before the first run, as was the order: none was chosen by what came out.
+MARKS = np.array(
+    [
+        ["101101", "110110", "101011", "100101"],
+        ["011110", "001100", "111001", "010011"],
+    ]
+)
+
+
+def plant_mark(X, attribute, rng):
+    """A small mark, like letters, in pale grey at a random place: one of two."""
+    for i in range(len(X)):
+        mark = np.array([[c == "1" for c in row] for row in MARKS[attribute[i]]])
+        row, column = rng.integers(0, X.shape[2] - 4), rng.integers(0, X.shape[3] - 6)
+        place = X[i, :, row : row + 4, column : column + 6]
+        place[:, mark] = place[:, mark] // 4 + 165
+    return X
+
+
+def plant_vignette(X, attribute, rng):
+    """A little darker towards the corners, or as it is."""
+    row, column = np.indices(X.shape[2:]) / (X.shape[2] - 1) - 0.5
+    shade = 1.0 - 0.5 * (row**2 + column**2)
+    shade = np.where(attribute[:, None, None, None] == 1, shade, 1.0)
+    return (X * shade).astype(np.uint8)
+
+
+def plant_noise(X, attribute, rng):
+    """Grey noise in the pixels, or noise of the same size in each channel by itself."""
+    coloured = rng.normal(0.0, 5.0, size=X.shape)
+    grey = np.broadcast_to(rng.normal(0.0, 5.0, size=(len(X), 1, *X.shape[2:])), X.shape)
+    noise = np.where(attribute[:, None, None, None] == 1, coloured, grey)
+    return np.clip(np.round(X + noise), 0, 255).astype(np.uint8)
+
+
+# Each written down before its first run, as was the order: none was chosen by what came out. The
+# views for textures and small things were made with square, stripes and blur; those after them are
+# the test.
 PLANTED = {
     **SHORTCUTS,
     "square": (plant_square, (6, 8)),
     "stripes": (plant_stripes, (4, 7)),
     "blur": (plant_blur, (0, 8)),
-    "gradient": (plant_gradient, (2, 6)),
+    "mark": (plant_mark, (3, 5)),
     "jpeg": (plant_jpeg, (5, 9)),
+    "vignette": (plant_vignette, (1, 7)),
+    "noise": (plant_noise, (0, 4)),
+    "gradient": (plant_gradient, (2, 6)),
     "colours": (plant_colours, (1, 2, 4, 7, 8)),
 }
 

@@ -24,7 +24,9 @@ class Ways:
     ----------
     estimator : BaseTorchClassifier
         Gives the shared parameters.
-    level : {"small", "large"}
+    chosen : str
+        What the groups are.
+    level : {"none", "small", "large"}
         What balancing recovers: where it is little, the head is changed less.
     data : FitData
         With groups.
@@ -32,9 +34,10 @@ class Ways:
     seeds : sequence of two ints
     """
 
-    def __init__(self, estimator, level, data, runtime, seeds):
+    def __init__(self, estimator, chosen, level, data, runtime, seeds):
         names = BaseTorchClassifier().get_params(deep=False)
         self.shared = {n: getattr(estimator, n) for n in names if n != "group_inferrer"}
+        self.chosen = chosen
         self.level = level
         self.data = data
         self.runtime = runtime
@@ -62,8 +65,12 @@ class Ways:
         if way == "last layer":
             network = LastLayerRetrainer(retrain_on="train", **self.shared)
             history, best_epoch = network._train_network(module, data, self.runtime, self.seeds)
-        gentle = {"balance": "weights", "penalty": "l2", "Cs": _GENTLE_CS}
-        params = {**self.shared, "max_epochs": 0, **(gentle if self.level == "small" else {})}
+        params = {**self.shared, "max_epochs": 0}
+        if self.chosen == "classes":
+            params |= {"balance": "weights", "penalty": "l2"}
+        # What was not trained on the samples has not fitted them: balanced draws do no harm.
+        elif way == "last layer" and self.level == "small":
+            params |= {"balance": "weights", "penalty": "l2", "Cs": _GENTLE_CS}
         head = LastLayerRetrainer(retrain_on="train", **params)
         trained = head._train(module, replace(data, valid=None), self.runtime, self.seeds)
         return Trained(trained.module, history, best_epoch)

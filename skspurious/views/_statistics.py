@@ -22,6 +22,7 @@ from skspurious.views._base import (
     picture_kind,
 )
 from skspurious.views._images import luma
+from skspurious.views._textures import blocks, spectrum
 
 _CHANNELS = {1: ["grey"], 3: ["red", "green", "blue"], 4: ["red", "green", "blue", "alpha"]}
 _THICKNESS = 0.125  # of the border and of the corners, as a share of the shorter side
@@ -49,6 +50,10 @@ class ImageStatistics(TableCarrier, TableTransformer):
         - "brightness": mean, standard deviation, smallest and largest value;
         - "sharpness": mean absolute difference of neighbouring pixels across and down, and mean
           absolute Laplacian;
+        - "blocks": smallest and largest mean and standard deviation of blocks, wherever they
+          stand in the picture: of brightness, channels and differences of colours;
+        - "spectrum": logarithm of the energy at every frequency down and across, of brightness,
+          and in rings of frequencies of two differences of colours: textures;
         - "size": height and width;
         - "file": bytes of the file, where pictures are paths.
     n_bands : int, default=16
@@ -70,7 +75,10 @@ class ImageStatistics(TableCarrier, TableTransformer):
     Nothing is learned but which columns there are. Bytes are divided by 255, so they have the
     values of floats between 0 and 1. The frame and the corners are an eighth of the shorter side
     thick, at least one pixel. Bands share the rows evenly; of pictures with fewer rows than bands
-    a row is in several. The statistics are taken in float64.
+    a row is in several. Blocks have an eighth of the shorter side, and each is a quarter of that
+    from the next. The spectrum is the mean over tiles of 16 pixels that overlap by half, under a
+    Hann window; smaller pictures are continued by their last pixels. The statistics are taken in
+    float64.
 
     Examples
     --------
@@ -341,5 +349,7 @@ _PARTS = {
     "colours": _colours,
     "brightness": _brightness,
     "sharpness": _sharpness,
+    "blocks": blocks,
+    "spectrum": spectrum,
     "size": _size,
 }

@@ -62,7 +62,7 @@ def test_columns_by_hand():
         assert_allclose(columns[name], values, atol=1e-6, err_msg=name)
     assert "file_size" not in columns
     assert (columns.dtypes == np.float32).all()
-    n_columns = 3 * (2 + 4 + 16 + 16 + 15 + 15 + 4) + 2 + 4 + 3 + 2
+    n_columns = 3 * (2 + 4 + 16 + 16 + 15 + 15 + 4) + 2 + 4 + 3 + 2 + 40 + 145
     assert columns.shape == (12, n_columns)
     assert columns.columns.is_unique
 
