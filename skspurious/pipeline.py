@@ -1,10 +1,11 @@
 """Pipeline: scikit-learn's, carrying groups and validation samples through every step."""
 
+import contextlib
 import inspect
 
 import sklearn.pipeline
 from sklearn import get_config
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils.metadata_routing import process_routing
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, check_memory
@@ -12,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted, check_memory
 from skspurious.data import GroupedData, infer_groups, unpack_groups
 from skspurious.data._grouped import without_groups, wrap_like
 from skspurious.data._sources import is_group_inferrer, known_for
-from skspurious.utils._sklearn_compat import _fit_context, _print_elapsed_time
+from skspurious.utils._fitting import _fit_context
+from skspurious.utils._sklearn_compat import _print_elapsed_time
 
 __all__ = ["Pipeline", "make_pipeline"]
 
@@ -33,6 +35,19 @@ def _last_has(*names):
 
 def _is_left_out(step):
     return step is None or step == "passthrough"
+
+
+@contextlib.contextmanager
+def _restored_on_failure(pipeline):
+    """The steps, which are fitted in place, as they were before a fit that fails."""
+    steps = [v for v in pipeline.get_params(deep=True).values() if isinstance(v, BaseEstimator)]
+    before = [(step, vars(step).copy()) for step in steps]
+    try:
+        yield
+    except BaseException:
+        for step, state in before:
+            step.__dict__ = state
+        raise
 
 
 class Pipeline(sklearn.pipeline.Pipeline):
@@ -144,11 +159,12 @@ class Pipeline(sklearn.pipeline.Pipeline):
             "sample_group_val": sample_group_val,
         }
         given = {name: value for name, value in given.items() if value is not None}
-        X, of_last = self._fit_transformers(X, y, given, params)
-        last = self.steps[-1][1]
-        if not _is_left_out(last):
-            with _print_elapsed_time("Pipeline", self._log_message(len(self.steps) - 1)):
-                last.fit(_for_last(last, X), y, **of_last)
+        with _restored_on_failure(self):
+            X, of_last = self._fit_transformers(X, y, given, params)
+            last = self.steps[-1][1]
+            if not _is_left_out(last):
+                with _print_elapsed_time("Pipeline", self._log_message(len(self.steps) - 1)):
+                    last.fit(_for_last(last, X), y, **of_last)
         return self
 
     @available_if(_last_has("fit_transform", "transform"))
@@ -166,13 +182,14 @@ class Pipeline(sklearn.pipeline.Pipeline):
         -------
         Z : what the last step returns; GroupedData where there are groups
         """
-        X, of_last = self._fit_transformers(X, y, {}, params)
-        _, last = self.steps[-1]
-        if _is_left_out(last):
-            return X
-        if hasattr(last, "fit_transform"):
-            return _carry(X, lambda data: last.fit_transform(data, y, **of_last))
-        return _carry(X, lambda data: last.fit(data, y, **of_last).transform(data))
+        with _restored_on_failure(self):
+            X, of_last = self._fit_transformers(X, y, {}, params)
+            _, last = self.steps[-1]
+            if _is_left_out(last):
+                return X
+            if hasattr(last, "fit_transform"):
+                return _carry(X, lambda data: last.fit_transform(data, y, **of_last))
+            return _carry(X, lambda data: last.fit(data, y, **of_last).transform(data))
 
     def _fit_transformers(self, X, y, given, params):
         """The transformed X, and the arguments of the last step, transformed where they must be."""

@@ -26,7 +26,8 @@ from skspurious.embedding._epochs import EpochScores, check_has_epochs
 from skspurious.embedding._frozen import FrozenNetwork
 from skspurious.utils._parameters import ModuleParametersMixin, refuses_unknown, shallow_copy
 from skspurious.utils._random import draw_seed, seed_nested
-from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
+from skspurious.utils._fitting import _fit_context
+from skspurious.utils._sklearn_compat import Interval, StrOptions
 
 
 class _Extractor(
@@ -266,11 +267,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
             If ``epoch_selector`` has no epochs to choose from, its score is not a finite number,
             or ``cross_fit`` does not go with the other parameters.
         """
-        fitted = shallow_copy(self)._fit(unpack_groups(X)[0], y)
-        self.__dict__ = vars(fitted)  # all at once: a fit that fails changes nothing
-        return self
-
-    def _fit(self, X, y):
+        X = unpack_groups(X)[0]
         is_frozen = isinstance(self.module, FrozenEstimator)
         source = self.module.estimator if is_frozen else self.module
         if isinstance(source, BaseEstimator) and not isinstance(source, BaseTorchClassifier):

@@ -22,7 +22,8 @@ from skspurious.group_inference._samples import (
     resolve_device,
 )
 from skspurious.utils._random import draw_seed
-from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
+from skspurious.utils._fitting import _fit_context
+from skspurious.utils._sklearn_compat import Interval, StrOptions
 
 
 class SpuriousGroupInferrer(TrainingRows, GroupCarrier, PassThrough):
