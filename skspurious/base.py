@@ -18,8 +18,8 @@ from skspurious._shared import TrainingParameters
 from skspurious._training import Trained, begin_fit, history_frame, run_stage
 from skspurious.data import resolve_groups, unpack_groups
 from skspurious.data._sources import steps_of
-from skspurious.utils._parameters import extends
 from skspurious.utils._fitting import _fit_context
+from skspurious.utils._parameters import extends
 
 
 @extends(TrainingParameters)

@@ -1,5 +1,7 @@
 """Samples: one adapter gives every kind of X a length and row selection by an index array."""
 
+import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +10,10 @@ import pandas as pd
 import scipy.sparse
 import torch
 from torch.utils.data import Dataset, default_collate
+
+from skspurious.utils._random import seeded_draws
+
+_N_LOOKED_AT = 8  # samples of a dataset by which one is told from another
 
 
 class TensorSamples:
@@ -82,12 +88,26 @@ class DatasetSamples(Dataset):
         )
 
     def identity(self):
-        """What tells these samples from others without reading them: their paths or texts."""
-        content = getattr(self.dataset, "paths", self.dataset)
-        is_text = isinstance(content, list) and all(isinstance(c, str) for c in content)
-        views = [repr(view) for view in getattr(self.dataset, "views", ())]
-        kind = "/".join([type(self.dataset).__qualname__, *views])
-        return kind, self.index, content if is_text else None
+        """What tells these samples from others: the dataset, its files, and some of its rows."""
+        paths = getattr(self.dataset, "paths", None)
+        if paths is None and isinstance(getattr(self.dataset, "samples", None), list):
+            paths = [sample[0] for sample in self.dataset.samples]  # a folder of torchvision
+        rows = None if isinstance(self.dataset, list | tuple) else self._some_rows()
+        return self.dataset, self.index, _file_states(paths or []), rows
+
+    def _some_rows(self):
+        """A few samples as bytes; those that are another time different do not count."""
+        rows = []
+        for i in np.unique(np.linspace(0, len(self) - 1, _N_LOOKED_AT).astype(int)).tolist():
+            try:
+                with seeded_draws(i):
+                    row = pickle.dumps(self[i])
+                with seeded_draws(i):
+                    again = pickle.dumps(self[i])
+            except (TypeError, AttributeError, pickle.PicklingError):
+                continue  # no sample of arrays
+            rows.append(row if row == again else None)
+        return rows
 
     def collate(self, samples):
         """One batch of a list of samples.
@@ -117,6 +137,12 @@ class DatasetSamples(Dataset):
                 "collate_fn that does."
             )
         return default_collate(samples)
+
+
+def _file_states(paths):
+    """Size and time of every file."""
+    states = [os.stat(path) for path in paths if os.path.isfile(path)]
+    return np.array([(state.st_size, state.st_mtime_ns) for state in states], dtype=np.int64)
 
 
 class ImagePaths(Dataset):

@@ -24,9 +24,9 @@ from skspurious.data._grouped import wrap_like
 from skspurious.embedding._cross_fit import check_cross_fit, cross_fitted_outputs
 from skspurious.embedding._epochs import EpochScores, check_has_epochs
 from skspurious.embedding._frozen import FrozenNetwork
+from skspurious.utils._fitting import _fit_context
 from skspurious.utils._parameters import ModuleParametersMixin, refuses_unknown, shallow_copy
 from skspurious.utils._random import draw_seed, seed_nested
-from skspurious.utils._fitting import _fit_context
 from skspurious.utils._sklearn_compat import Interval, StrOptions
 
 
@@ -329,7 +329,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         callbacks = [*(own["callbacks"] or []), scores]
         self.estimator_.set_params(callbacks=callbacks, max_epochs=epochs).fit(X, y)
         self.estimator_.set_params(**own)
-        self.estimator_.module_ = scores.best_module
+        self.estimator_.module_.load_state_dict(scores.best_weights)
         self.estimator_.best_epoch_ = int(np.argmax(scores.values)) + 1
         self.epoch_scores_ = np.array(scores.values)
 

@@ -19,8 +19,8 @@ from skspurious.group_inference._keys import sample_keys
 from skspurious.group_inference._named_views import CLEAN, resolve_views
 from skspurious.group_inference._samples import GroupCarrier, as_array, encode_classes
 from skspurious.group_inference._sides import margins_of, parts_of_predictions, taken_for
-from skspurious.utils._random import draw_seed
 from skspurious.utils._fitting import _fit_context
+from skspurious.utils._random import draw_seed
 from skspurious.utils._sklearn_compat import Interval, StrOptions
 from skspurious.views._standard import is_table
 

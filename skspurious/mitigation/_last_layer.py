@@ -224,7 +224,9 @@ class LastLayerRetrainer(BaseTorchClassifier):
         if not is_on_validation and data.valid is not None and data.valid.group is not None:
             scorer = HeadData(embed(data.valid), data.valid, scaler)
         center = _old_head(module, scaler) if self.penalty_center == "head" else None
-        heads = HeadSearch(self, data.classes, HeadData(Z, retrain, scaler), scorer, center)
+        heads = HeadSearch(
+            self, data.classes, HeadData(Z, retrain, scaler), scorer, runtime, center
+        )
         learned = heads.fit(seeds[0])
         # The standardisation is folded into the head.
         learned["coef_"] = learned["coef_"] / scaler.scale_

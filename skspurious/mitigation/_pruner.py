@@ -15,14 +15,13 @@ from skspurious.data._grouped import carried_attribute
 from skspurious.data._sources import last_step
 from skspurious.functional._difficulty import select_kept, split_difficulty
 from skspurious.mitigation._pruner_scores import score_samples
-from skspurious.utils._parameters import extends
 from skspurious.utils._fitting import _fit_context
+from skspurious.utils._parameters import extends
 from skspurious.utils._sklearn_compat import Interval, StrOptions
 from skspurious.utils._warnings import warn
 
-# Shared parameters without a meaning where nothing is validated and no run is resumed.
+# Shared parameters without a meaning where nothing is validated.
 _NOT_IN_SCORING = (
-    "checkpoint_dir",
     "early_stopping",
     "monitor",
     "n_epochs_no_change",

@@ -324,7 +324,6 @@ def test_extractor_refuses_an_estimator_that_finds_no_clusters():
         (nn.Linear(6, 2), "pass an unfitted classifier"),
         (FrozenEstimator(ERMClassifier(max_epochs=1).fit(X, Y)), "pass an unfitted classifier"),
         (JTTClassifier(), "use ERMClassifier or BalancedRetrainer"),
-        (ERMClassifier(checkpoint_dir="folder", random_state=0), "set the classifier's"),
     ],
 )
 def test_extractor_says_where_there_are_no_epochs_to_choose_from(module, remedy):
