@@ -14,11 +14,11 @@ from skspurious._engine._batches import iterate_batches
 from skspurious._engine._callbacks import Callback, ProgressBar, Recorder
 from skspurious._engine._checkpoint import CheckpointFolder
 from skspurious._engine._config import LoopConfig
-from skspurious._engine._identity import WITHOUT_EFFECT, NoIdentityError, fingerprint
 from skspurious._engine._modules import check_output, weights_transform
 from skspurious._engine._runtime import Runtime
 from skspurious._preparation import prepare
 from skspurious.data import TensorSamples
+from skspurious.utils._identity import WITHOUT_EFFECT, NoIdentityError, fingerprint
 from skspurious.utils._random import check_private_random_state
 
 

@@ -1,7 +1,6 @@
 """Samples: one adapter gives every kind of X a length and row selection by an index array."""
 
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import scipy.sparse
 import torch
 from torch.utils.data import Dataset, default_collate
 
+from skspurious.utils._identity import NoIdentityError, fingerprint
 from skspurious.utils._random import seeded_draws
 
 _N_LOOKED_AT = 8  # samples of a dataset by which one is told from another
@@ -96,18 +96,19 @@ class DatasetSamples(Dataset):
         return self.dataset, self.index, _file_states(paths or []), rows
 
     def _some_rows(self):
-        """A few samples as bytes; those that are another time different do not count."""
+        """Hashes of a few samples; one that is another time different does not count."""
         rows = []
         for i in np.unique(np.linspace(0, len(self) - 1, _N_LOOKED_AT).astype(int)).tolist():
-            try:
-                with seeded_draws(i):
-                    row = pickle.dumps(self[i])
-                with seeded_draws(i):
-                    again = pickle.dumps(self[i])
-            except (TypeError, AttributeError, pickle.PicklingError):
-                continue  # no sample of arrays
-            rows.append(row if row == again else None)
+            once, again = (self._hash_of_row(i) for _ in range(2))
+            rows.append(once if once == again else None)
         return rows
+
+    def _hash_of_row(self, i):
+        try:
+            with seeded_draws(i):
+                return fingerprint(self[i])
+        except NoIdentityError:
+            return None
 
     def collate(self, samples):
         """One batch of a list of samples.

@@ -24,6 +24,7 @@ from skspurious.data._grouped import wrap_like
 from skspurious.embedding._cross_fit import check_cross_fit, cross_fitted_outputs
 from skspurious.embedding._epochs import EpochScores, check_has_epochs
 from skspurious.embedding._frozen import FrozenNetwork
+from skspurious.utils._files import allocate
 from skspurious.utils._fitting import _fit_context
 from skspurious.utils._parameters import ModuleParametersMixin, refuses_unknown, shallow_copy
 from skspurious.utils._random import draw_seed, seed_nested
@@ -113,7 +114,8 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         Type of the result; half precision takes half the memory.
     memmap_dir : path, default=None
         Folder in which the result is written as a ``.npy`` file; ``transform`` then returns a
-        memory map of it. Each call writes a new file.
+        memory map of it. Each call writes a new file; a disk without room for it is an
+        ``OSError``.
     batch_size : int, default=128
         Samples per forward pass.
     eval_transform : callable, default=None
@@ -388,7 +390,9 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         Path(self.memmap_dir).mkdir(parents=True, exist_ok=True)
         handle, path = tempfile.mkstemp(dir=self.memmap_dir, suffix=".npy")
         os.close(handle)
-        return np.lib.format.open_memmap(path, mode="w+", dtype=self.dtype, shape=shape)
+        result = np.lib.format.open_memmap(path, mode="w+", dtype=self.dtype, shape=shape)
+        allocate(path, os.path.getsize(path))  # or raise, where the disk has no room
+        return result
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -133,9 +133,8 @@ def fit_neutral(
     )
     *head, update_losses = keep("update", update)
     losses = {"eliminate": eliminate_losses, "update": update_losses}
-    return NeutralFit(
-        means, outlier, centers, scale, shift, rescued, weights, (*head,), losses, is_fallback
-    )
+    learned = means, outlier, centers, scale, shift, rescued, weights, (*head,), losses
+    return NeutralFit(*learned, is_fallback)
 
 
 def _fit_head(

@@ -47,8 +47,8 @@ def seeded_draws(*seed: int) -> Iterator[None]:
     python, array, tensor = np.random.SeedSequence(seed).generate_state(3).tolist()
     with generator_lock:
         before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()  # noqa: NPY002
-        random.seed(python)
-        np.random.seed(array)  # noqa: NPY002
+        random.setstate(random.Random(python).getstate())
+        np.random.set_state(np.random.RandomState(array).get_state())  # noqa: NPY002
         torch.random.default_generator.manual_seed(tensor)
         try:
             yield

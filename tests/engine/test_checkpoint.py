@@ -23,10 +23,10 @@ from skspurious import BalancedRetrainer, ERMClassifier, GroupDROClassifier
 from skspurious._engine import _checkpoint
 from skspurious._engine._callbacks import Callback
 from skspurious._engine._checkpoint import CheckpointFolder
-from skspurious._engine._identity import fingerprint
 from skspurious._engine._runtime import Runtime
 from skspurious._engine._steps import TrainStep
 from skspurious.exceptions import UnreadableFileError
+from skspurious.utils._identity import fingerprint
 
 
 @pytest.fixture(scope="module")

@@ -79,9 +79,8 @@ class _Identity:
 
     def _of(self, part: Any) -> bytes:
         if isinstance(part, Tensor):
-            flat = part.detach().cpu().contiguous().reshape(-1)
             kind = f"{part.dtype} {tuple(part.shape)} {part.requires_grad}"
-            return _hash("tensor", kind, flat.view(torch.uint8))
+            return _hash("tensor", kind, bytes_of(part))
         if isinstance(part, np.ndarray):
             if part.dtype.hasobject:
                 return self.all(f"objects {part.shape}", part.ravel().tolist())
@@ -165,14 +164,20 @@ class _Identity:
         return self.all("object", [make, arguments, *state])
 
 
+def bytes_of(tensor: Tensor) -> np.ndarray:
+    """The bytes of a tensor, of any type and layout."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    if len(flat) < 2:  # whose stride may be anything
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    return flat.view(torch.uint8).numpy()
+
+
 def _hash(kind: str, *parts: Any) -> bytes:
     digest = hashlib.blake2b(digest_size=32)
     for part in (kind, *parts):
-        if isinstance(part, Tensor):
-            part = part.numpy()
-        content = memoryview(
-            part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-        )
+        if isinstance(part, str):
+            part = part.encode("utf-8", "surrogatepass")
+        content = memoryview(part)
         digest.update(content.nbytes.to_bytes(8, "little"))
         digest.update(content)
     return digest.digest()
