@@ -95,8 +95,13 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
     num_workers : int, default=0
         Processes that load samples; arrays and tensors need none.
     checkpoint_dir : path, default=None
-        Folder in which each epoch is saved. The same fit started again resumes there. Needs an
-        integer ``random_state``.
+        Folder in which each epoch is saved. The same fit started again resumes there: a fit of
+        the same parameters, samples and code. Of files their sizes and times count, of other
+        datasets their attributes and some rows. Needs an integer ``random_state``. A file that is
+        damaged or of another version raises ``skspurious.exceptions.UnreadableFileError``.
+    run_name : str, default=None
+        Tells fits in one ``checkpoint_dir`` apart, where a parameter or a dataset has no content
+        to tell by, such as an open file or a connection. Without a name that is an error.
     callbacks : list of Callback, default=None
         Called before and after training and after each epoch.
     random_state : int, RandomState instance or None, default=None
@@ -133,6 +138,7 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         "compile": ["boolean"],
         "num_workers": [Interval(Integral, 0, None, closed="left")],
         "checkpoint_dir": [None, str, os.PathLike],
+        "run_name": [None, str],
         "callbacks": [None, list, tuple],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -166,6 +172,7 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         compile=False,
         num_workers=0,
         checkpoint_dir=None,
+        run_name=None,
         callbacks=None,
         random_state=None,
         verbose=0,
@@ -195,6 +202,7 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         self.compile = compile
         self.num_workers = num_workers
         self.checkpoint_dir = checkpoint_dir
+        self.run_name = run_name
         self.callbacks = callbacks
         self.random_state = random_state
         self.verbose = verbose

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import repeat
+from itertools import pairwise, repeat
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from skspurious._engine._runtime import Runtime, to_device
 from skspurious.data import DatasetSamples, TensorSamples
+from skspurious.utils._random import seeded_draws
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -135,17 +136,46 @@ def _read(
                 X = X.pin_memory()
             yield to_device(X, device)
         return
+    seed = torch.initial_seed()  # as the main process was seeded
+    seeded: Any = _SeededSamples(samples, seed)
+    ordered = list(enumerate(torch.cat(parts).tolist()))
+    ends = np.cumsum([0, *(len(part) for part in parts)])
     loader = DataLoader(
-        samples,
-        batch_sampler=[part.tolist() for part in parts],
-        collate_fn=samples.collate,
+        seeded,
+        batch_sampler=[ordered[start:end] for start, end in pairwise(ends)],
+        collate_fn=seeded.collate,
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
-        # For the workers' seeds (the order is ours): as the main process was seeded.
-        generator=torch.Generator().manual_seed(torch.initial_seed()),
+        generator=torch.Generator().manual_seed(seed),  # else it would take the global one
     )
     for X in loader:
         yield to_device(X, device)
+
+
+class _SeededSamples(Dataset):
+    """Samples whose random changes depend on their place in the epoch, and not on the process.
+
+    ``num_workers`` then changes nothing. A list has no code that could draw.
+    """
+
+    def __init__(self, samples: DatasetSamples, seed: int):
+        self.samples, self.seed = samples, seed
+        self.is_list = isinstance(samples.dataset, list | tuple)
+
+    def __getitem__(self, at: tuple[int, int]) -> tuple[int, Any]:
+        place, row = at
+        if self.is_list:
+            return place, self.samples[row]
+        with seeded_draws(self.seed, place):
+            return place, self.samples[row]
+
+    def collate(self, parts: list[tuple[int, Any]]) -> Any:
+        """One batch, seeded as its first sample."""
+        samples = [sample for _, sample in parts]
+        if self.samples.collate_fn is None:
+            return self.samples.collate(samples)
+        with seeded_draws(self.seed, parts[0][0], 1):
+            return self.samples.collate(samples)
 
 
 def prepare(X: Any, transform: Transform | None) -> Any:

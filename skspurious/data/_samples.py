@@ -1,5 +1,6 @@
 """Samples: one adapter gives every kind of X a length and row selection by an index array."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +9,11 @@ import pandas as pd
 import scipy.sparse
 import torch
 from torch.utils.data import Dataset, default_collate
+
+from skspurious.utils._identity import NoIdentityError, fingerprint
+from skspurious.utils._random import seeded_draws
+
+_N_LOOKED_AT = 8  # samples of a dataset by which one is told from another
 
 
 class TensorSamples:
@@ -82,12 +88,27 @@ class DatasetSamples(Dataset):
         )
 
     def identity(self):
-        """What tells these samples from others without reading them: their paths or texts."""
-        content = getattr(self.dataset, "paths", self.dataset)
-        is_text = isinstance(content, list) and all(isinstance(c, str) for c in content)
-        views = [repr(view) for view in getattr(self.dataset, "views", ())]
-        kind = "/".join([type(self.dataset).__qualname__, *views])
-        return kind, self.index, content if is_text else None
+        """What tells these samples from others: the dataset, its files, and some of its rows."""
+        paths = getattr(self.dataset, "paths", None)
+        if paths is None and isinstance(getattr(self.dataset, "samples", None), list):
+            paths = [sample[0] for sample in self.dataset.samples]  # a folder of torchvision
+        rows = None if isinstance(self.dataset, list | tuple) else self._some_rows()
+        return self.dataset, self.index, _file_states(paths or []), rows
+
+    def _some_rows(self):
+        """Hashes of a few samples; one that is another time different does not count."""
+        rows = []
+        for i in np.unique(np.linspace(0, len(self) - 1, _N_LOOKED_AT).astype(int)).tolist():
+            once, again = (self._hash_of_row(i) for _ in range(2))
+            rows.append(once if once == again else None)
+        return rows
+
+    def _hash_of_row(self, i):
+        try:
+            with seeded_draws(i):
+                return fingerprint(self[i])
+        except NoIdentityError:
+            return None
 
     def collate(self, samples):
         """One batch of a list of samples.
@@ -117,6 +138,12 @@ class DatasetSamples(Dataset):
                 "collate_fn that does."
             )
         return default_collate(samples)
+
+
+def _file_states(paths):
+    """Size and time of every file."""
+    states = [os.stat(path) for path in paths if os.path.isfile(path)]
+    return np.array([(state.st_size, state.st_mtime_ns) for state in states], dtype=np.int64)
 
 
 class ImagePaths(Dataset):

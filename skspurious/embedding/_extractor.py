@@ -24,9 +24,11 @@ from skspurious.data._grouped import wrap_like
 from skspurious.embedding._cross_fit import check_cross_fit, cross_fitted_outputs
 from skspurious.embedding._epochs import EpochScores, check_has_epochs
 from skspurious.embedding._frozen import FrozenNetwork
+from skspurious.utils._files import allocate
+from skspurious.utils._fitting import _fit_context
 from skspurious.utils._parameters import ModuleParametersMixin, refuses_unknown, shallow_copy
 from skspurious.utils._random import draw_seed, seed_nested
-from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
+from skspurious.utils._sklearn_compat import Interval, StrOptions
 
 
 class _Extractor(
@@ -112,7 +114,8 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         Type of the result; half precision takes half the memory.
     memmap_dir : path, default=None
         Folder in which the result is written as a ``.npy`` file; ``transform`` then returns a
-        memory map of it. Each call writes a new file.
+        memory map of it. Each call writes a new file; a disk without room for it is an
+        ``OSError``.
     batch_size : int, default=128
         Samples per forward pass.
     eval_transform : callable, default=None
@@ -266,11 +269,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
             If ``epoch_selector`` has no epochs to choose from, its score is not a finite number,
             or ``cross_fit`` does not go with the other parameters.
         """
-        fitted = shallow_copy(self)._fit(unpack_groups(X)[0], y)
-        self.__dict__ = vars(fitted)  # all at once: a fit that fails changes nothing
-        return self
-
-    def _fit(self, X, y):
+        X = unpack_groups(X)[0]
         is_frozen = isinstance(self.module, FrozenEstimator)
         source = self.module.estimator if is_frozen else self.module
         if isinstance(source, BaseEstimator) and not isinstance(source, BaseTorchClassifier):
@@ -332,7 +331,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         callbacks = [*(own["callbacks"] or []), scores]
         self.estimator_.set_params(callbacks=callbacks, max_epochs=epochs).fit(X, y)
         self.estimator_.set_params(**own)
-        self.estimator_.module_ = scores.best_module
+        self.estimator_.module_.load_state_dict(scores.best_weights)
         self.estimator_.best_epoch_ = int(np.argmax(scores.values)) + 1
         self.epoch_scores_ = np.array(scores.values)
 
@@ -391,7 +390,9 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         Path(self.memmap_dir).mkdir(parents=True, exist_ok=True)
         handle, path = tempfile.mkstemp(dir=self.memmap_dir, suffix=".npy")
         os.close(handle)
-        return np.lib.format.open_memmap(path, mode="w+", dtype=self.dtype, shape=shape)
+        result = np.lib.format.open_memmap(path, mode="w+", dtype=self.dtype, shape=shape)
+        allocate(path, os.path.getsize(path))  # or raise, where the disk has no room
+        return result
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -23,8 +23,9 @@ from skspurious.group_inference._samples import (
     normalize_rows,
     resolve_device,
 )
+from skspurious.utils._fitting import _fit_context
 from skspurious.utils._random import draw_seed
-from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
+from skspurious.utils._sklearn_compat import Interval, StrOptions
 
 
 class SpuriousGroupInferrer(CarriesEvidence, TrainingRows, GroupCarrier, PassThrough):

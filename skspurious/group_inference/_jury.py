@@ -26,8 +26,9 @@ from skspurious.group_inference._samples import (
     table_of_numbers,
 )
 from skspurious.group_inference._sides import margins_of, parts_of_predictions, taken_for
+from skspurious.utils._fitting import _fit_context
 from skspurious.utils._random import draw_seed
-from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
+from skspurious.utils._sklearn_compat import Interval, StrOptions
 from skspurious.views._standard import is_table
 
 
@@ -217,16 +218,7 @@ class ViewJury(CarriesEvidence, GroupCarrier, AsIs):
         TypeError
             If a view is no transformer, no classifier and no columns.
         """
-        before = vars(self).copy()
-        try:
-            return self._fit(unpack_groups(X)[0], y)
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)  # nothing half new
-            raise
-
-    def _fit(self, X, y):
-        X = self._check_samples(X, reset=True)
+        X = self._check_samples(unpack_groups(X)[0], reset=True)
         y = column_or_1d(y, warn=True)
         assert_all_finite(y, input_name="y")
         if len(y) != n_rows(X):

@@ -25,8 +25,9 @@ from skspurious.group_inference._samples import (
     as_array,
     encode_classes,
 )
+from skspurious.utils._fitting import _fit_context
 from skspurious.utils._random import draw_seed
-from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
+from skspurious.utils._sklearn_compat import Interval, StrOptions
 from skspurious.utils._warnings import warn
 
 # Features from which on components are found by a randomised method.

@@ -281,6 +281,7 @@ class JTTClassifier(BaseTorchClassifier):
         first = make_first_stage(self, "auto" if is_head else init_epochs)
         first.set_params(
             checkpoint_dir=self.checkpoint_dir,
+            run_name=self.run_name,
             random_state=self.random_state,
             verbose=self.verbose,
         )

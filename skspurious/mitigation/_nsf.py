@@ -1,6 +1,7 @@
 """NSF: neutralise the spurious part of an embedding, and retrain the head on what is left."""
 
 from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -16,7 +17,7 @@ from skspurious._engine._runtime import Runtime
 from skspurious._engine._samplers import UniformSampler, WeightedSampler
 from skspurious._engine._stage import TO_THE_END, Stage
 from skspurious._prediction import read_embedding
-from skspurious._training import Trained, loop_config, run_stage
+from skspurious._training import Trained, loop_config, remembered, run_stage
 from skspurious.base import BaseTorchClassifier
 from skspurious.functional._elimination import neutralise
 from skspurious.functional._nsf import fit_neutral
@@ -26,6 +27,7 @@ from skspurious.mitigation._nsf_network import (
     MappedLinear,
     put_folded,
     replace_last_linear,
+    rows_of,
 )
 from skspurious.utils._parameters import RESNET50, extends
 from skspurious.utils._sklearn_compat import Interval, StrOptions
@@ -320,8 +322,11 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         exact = Runtime(self.device)  # whatever the precision of training
         module.to(exact.device)
         weight = None if chosen.weight is None else chosen.weight.cpu().numpy().astype(np.float64)
+        Z = read_embedding(self, module, chosen.samples, exact, len(data.classes))
+        generator = torch.Generator().manual_seed(draw_seed)
+        parts = [Z, chosen.y, weight]
         fit = fit_neutral(
-            read_embedding(self, module, chosen.samples, exact, len(data.classes)),
+            Z,
             chosen.y,
             n_classes=len(data.classes),
             sample_weight=weight,
@@ -331,7 +336,8 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
             lr=self.nsf_lr,
             reg_weight=self.reg_weight,
             class_balanced=self._balances_classes,
-            generator=torch.Generator().manual_seed(draw_seed),
+            generator=generator,
+            keep=partial(remembered, self, parts=parts, runtime=exact, generator=generator),
         )
         if fit.is_fallback:
             warn(
@@ -341,7 +347,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
                 "trained on, or lower reg_weight or transform_steps."
             )
         for name, losses in fit.losses.items():
-            history += _rows_of(name, losses, self.nsf_lr)
+            history += rows_of(name, losses, self.nsf_lr)
         scale, shift, head = fit.scale, fit.shift, fit.head
         if self.fine_tune_epochs:
             module, layer, rows = self._fine_tune(
@@ -439,12 +445,3 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _rows_of(stage, losses, lr):
-    """Rows of the history: the loss before every step."""
-    values = losses.cpu().tolist()
-    return [
-        {"stage": stage, "epoch": step + 1, "lr": lr, "train_loss": loss}
-        for step, loss in enumerate(values)
-    ]

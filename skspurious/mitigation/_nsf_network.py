@@ -78,3 +78,12 @@ def replace_last_linear(module, layer):
     parent, _, child = path.rpartition(".")
     setattr(module.get_submodule(parent), child, layer)
     return module
+
+
+def rows_of(stage, losses, lr):
+    """Rows of the history: the loss before every step."""
+    values = losses.cpu().tolist()
+    return [
+        {"stage": stage, "epoch": step + 1, "lr": lr, "train_loss": loss}
+        for step, loss in enumerate(values)
+    ]

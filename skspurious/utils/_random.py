@@ -1,8 +1,13 @@
 """Random states that leave the global generator alone."""
 
+import contextlib
+import random
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
@@ -27,3 +32,27 @@ def seed_nested(estimator: BaseEstimator, seed: int) -> BaseEstimator:
     )
     seeds = np.random.default_rng(seed).integers(2**31 - 1, size=len(names))
     return estimator.set_params(**{k: int(s) for k, s in zip(names, seeds)}) if names else estimator
+
+
+# torch has one generator for the whole process: threads take turns with it.
+generator_lock = threading.RLock()
+
+
+@contextlib.contextmanager
+def seeded_draws(*seed: int) -> Iterator[None]:
+    """The global generators of Python, NumPy and torch seeded for a block, then as they were.
+
+    For code of the user's, such as a dataset with random crops: it draws from them.
+    """
+    python, array, tensor = np.random.SeedSequence(seed).generate_state(3).tolist()
+    with generator_lock:
+        before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()  # noqa: NPY002
+        random.setstate(random.Random(python).getstate())
+        np.random.set_state(np.random.RandomState(array).get_state())  # noqa: NPY002
+        torch.random.default_generator.manual_seed(tensor)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002
+            torch.random.set_rng_state(before[2])

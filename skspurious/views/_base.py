@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from skspurious.data import DatasetSamples, TensorSamples, unpack_groups
 from skspurious.data._grouped import wrap_like
 from skspurious.data._samples import ViewedPaths, input_kind
-from skspurious.utils._sklearn_compat import _fit_context
+from skspurious.utils._fitting import _fit_context
 
 _CHUNK_SIZE = 2**22  # numbers that are worked on at a time
 

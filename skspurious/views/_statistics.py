@@ -11,8 +11,9 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from skspurious.data._grouped import take_rows
 from skspurious.data._samples import ImagePaths, TensorSamples, n_rows
+from skspurious.utils._fitting import _fit_context
 from skspurious.utils._parameters import nearest_names, refuses_unknown
-from skspurious.utils._sklearn_compat import Interval, _fit_context
+from skspurious.utils._sklearn_compat import Interval
 from skspurious.views._base import (
     TableCarrier,
     TableTransformer,
