@@ -119,7 +119,10 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         Acts on a whole batch. None takes the preprocessing of ``weights``, or the classifier's
         own transform.
     collate_fn : callable, default=None
-        Makes a batch from a list of samples; texts need one. None takes the classifier's own.
+        Makes a batch from a list of samples, or a tokenizer of transformers; texts need one. None
+        takes the classifier's own.
+    image_size : int or tuple of two ints, default=None
+        Height and width that pictures are resized to. None takes the classifier's own.
     device : str or torch.device, default="auto"
         "auto" is CUDA, then MPS, then the CPU.
     precision : {"float32", "bf16", "fp16"}, default="float32"
@@ -198,6 +201,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "eval_transform": [None, callable],
         "collate_fn": [None, callable],
+        "image_size": [None, Interval(Integral, 1, None, closed="left"), tuple, list],
         "device": [str, torch.device],
         "precision": [StrOptions({"float32", "bf16", "fp16"})],
         "num_workers": [Interval(Integral, 0, None, closed="left")],
@@ -219,6 +223,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         batch_size=128,
         eval_transform=None,
         collate_fn=None,
+        image_size=None,
         device="auto",
         precision="float32",
         num_workers=0,
@@ -235,6 +240,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         self.batch_size = batch_size
         self.eval_transform = eval_transform
         self.collate_fn = collate_fn
+        self.image_size = image_size
         self.device = device
         self.precision = precision
         self.num_workers = num_workers
@@ -303,6 +309,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
                 weights=self.weights,
                 eval_transform=self.eval_transform,
                 collate_fn=self.collate_fn,
+                image_size=self.image_size,
                 random_state=self.random_state,
             ).fit(X)
         return self._adopt(self.estimator_.module_, X)
@@ -339,7 +346,8 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
     def _reader(self):
         """What reads X: the classifier, with the transforms that are given here."""
         source = self.estimator_
-        given = {"eval_transform": self.eval_transform, "collate_fn": self.collate_fn}
+        names = ("eval_transform", "collate_fn", "image_size")
+        given = {name: getattr(self, name) for name in names}
         own = {k: v for k, v in given.items() if v is not None and v is not getattr(source, k)}
         return shallow_copy(source).set_params(**own) if own else source
 

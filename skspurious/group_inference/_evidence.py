@@ -13,7 +13,7 @@ from skspurious.data import encode_groups, unpack_groups
 from skspurious.functional._jury import jury_scores
 from skspurious.functional._recovery import recovery_tests
 from skspurious.group_inference._error import ErrorGroups
-from skspurious.group_inference._samples import as_array
+from skspurious.group_inference._samples import AS_ROWS, as_array, smallest_type
 from skspurious.utils._random import draw_seed
 from skspurious.views._base import View
 from skspurious.views._standard import kind_of
@@ -155,7 +155,7 @@ def clean_numbers(inferrer, X):
         X = inferrer.judges_[names.index(CLEAN)].transformer_.transform(X)
     X = unpack_groups(X)[0]
     X = as_array(X.toarray() if hasattr(X, "toarray") else X)
-    return check_array(X, dtype=[np.float64, np.float32])
+    return smallest_type(check_array(X, **AS_ROWS))
 
 
 def strongest(recoveries):

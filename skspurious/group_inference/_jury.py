@@ -17,7 +17,12 @@ from skspurious.group_inference._effect import effect_of
 from skspurious.group_inference._judge import Judge, hear, mean_of_copies
 from skspurious.group_inference._keys import sample_keys
 from skspurious.group_inference._named_views import CLEAN, resolve_views
-from skspurious.group_inference._samples import GroupCarrier, as_array, encode_classes
+from skspurious.group_inference._samples import (
+    GroupCarrier,
+    encode_classes,
+    further_rows,
+    rows_of_fit,
+)
 from skspurious.group_inference._sides import margins_of, parts_of_predictions, taken_for
 from skspurious.utils._random import draw_seed
 from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
@@ -418,11 +423,7 @@ class ViewJury(GroupCarrier, _AsIs):
             return validate_data(self, X, reset=reset, skip_check_array=True)
         if not is_table(X):
             return X
-        dtype = [np.float64, np.float32] if reset else getattr(self, "_dtype", np.float64)
-        X = validate_data(self, as_array(X), reset=reset, dtype=dtype)
-        if reset:
-            self._dtype = X.dtype
-        return X
+        return rows_of_fit(self, X) if reset else further_rows(self, X)
 
     def set_output(self, *, transform=None):
         """Does nothing: the samples stay as they are.

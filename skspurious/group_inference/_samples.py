@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
 from skspurious.data import GroupedData, unpack_groups
 from skspurious.data._grouped import carried_attribute, wrap_like
@@ -75,6 +75,36 @@ def as_array(X):
         X = X.detach().cpu()
         X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
     return X.astype(np.float32) if getattr(X, "dtype", None) == np.float16 else X
+
+
+def smallest_type(X):
+    """Float32 where it holds the same numbers, so that equal numbers have one type."""
+    if X.dtype == np.float32:
+        return X
+    with np.errstate(over="ignore"):
+        for part in row_chunks(*X.shape):
+            if not (X[part].astype(np.float32) == X[part]).all():
+                return X
+    return X.astype(np.float32)
+
+
+# How scikit-learn is asked to check rows: one layout, for sums depend on it in the last bits.
+AS_ROWS = {"dtype": [np.float64, np.float32], "order": "C"}
+
+
+def rows_of_fit(estimator, X, y="no_validation"):
+    """Checked rows, and labels where they are given; ``estimator`` remembers the type."""
+    checked = validate_data(estimator, as_array(X), y, **AS_ROWS)
+    has_labels = isinstance(checked, tuple)
+    rows = smallest_type(checked[0] if has_labels else checked)
+    estimator._dtype = rows.dtype
+    return (rows, checked[1]) if has_labels else rows
+
+
+def further_rows(estimator, X):
+    """Checked rows of the type that ``fit`` saw."""
+    rows = validate_data(estimator, as_array(X), reset=False, **AS_ROWS)
+    return rows.astype(getattr(estimator, "_dtype", np.float64), copy=False)
 
 
 def normalize_rows(X):
