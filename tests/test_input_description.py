@@ -115,7 +115,7 @@ class Labelled(Dataset):
 @pytest.mark.parametrize(
     ("module", "fitted_on"),
     [
-        *((Net, kind) for kind in ("uint8", "float32", "int64", "float tensor", "paths")),
+        *((Net, kind) for kind in FITTED),
         *((None, kind) for kind in ("uint8", "float32", "int64 tensor")),
     ],
 )
@@ -136,7 +136,7 @@ def test_the_same_pictures_have_the_same_probabilities_whatever_was_fitted(
 
 
 @pytest.mark.parametrize("fitted_on", ["uint8", "float32", "paths"])
-@pytest.mark.parametrize("asked_about", KINDS)
+@pytest.mark.parametrize("asked_about", [*FITTED, "half tensor"])
 def test_validation_samples_are_read_as_the_training_samples(
     pictures, paths, fitted_on, asked_about
 ):
@@ -174,7 +174,7 @@ def test_floats_up_to_255_are_refused_by_name_with_the_remedy(pictures, paths, f
     wrong[0, 0, 0, :2] = 0.0, 127.5
     low, high = 0, 127.5
     message = (
-        rf"X has pictures with values from {low} to {high}, but ERMClassifier was fitted on "
+        rf"X(_val)? has pictures with values from {low} to {high}, but ERMClassifier was fitted on "
         r"pictures of type uint8 or with values in \[0, 1\]\. Pass them as uint8, or divide"
     )
     for refused in (clf.predict, clf.predict_proba, clf.decision_function):
