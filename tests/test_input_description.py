@@ -241,6 +241,18 @@ def test_int64_pictures_are_uint8_pictures_bit_for_bit(pictures):
     assert max(high for _, high in Net.ranges) <= 1.0
 
 
+def test_reading_a_dataset_touches_no_generator(pictures, assert_global_rng_untouched):
+    """Fit looks at a few samples, whose transforms may draw."""
+
+    class Noisy(Labelled):
+        def __getitem__(self, i):
+            return self.pictures[i] / 255 * (0.9 + 0.1 * torch.rand(())), 7
+
+    noisy = Noisy([torch.tensor(p) for p in pictures])
+    with assert_global_rng_untouched():
+        ERMClassifier(Net, **FAST).fit(noisy, Y).predict(noisy)
+
+
 @pytest.mark.parametrize("make", [np.asarray, torch.tensor])
 def test_pictures_of_another_shape_are_refused(pictures, make):
     clf = ERMClassifier(Net, **FAST).fit(pictures, Y)
@@ -311,6 +323,43 @@ def test_the_preprocessing_of_weights_acts_once(pretrained, pictures, paths, fit
     extractor = TorchFeatureExtractor(FrozenEstimator(clf), output="proba").fit(X)
     for asked in (pictures, as_floats(pictures), paths):
         assert_allclose(extractor.transform(asked), reference, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda X: X, torch.tensor, lambda X: list(torch.tensor(X)), lambda X: Labelled(list(X))],
+)
+def test_standardised_pictures_have_their_preprocessing_behind_them(pretrained, pictures, make):
+    """As where a dataset has the transform of the weights."""
+    ready = preprocess(torch.tensor(pictures)).numpy()
+    clf = ERMClassifier(**pretrained, **FAST).fit(make(ready), Y)
+    by_hand = ERMClassifier(_with_a_new_head, **FAST).fit(ready, Y)
+    assert_allclose(clf.predict_proba(make(ready)), by_hand.predict_proba(ready), atol=1e-5)
+    assert_allclose(Net.ranges[-1], (ready.min(), ready.max()), atol=1e-5)
+    with pytest.raises(ValueError, match=r"of type uint8, but .* a scale that is not known"):
+        clf.predict(pictures)
+
+
+def test_weights_refuse_pictures_of_an_unknown_scale(pretrained, pictures):
+    for X in (16.0 * pictures, list(torch.tensor(16.0 * pictures))):
+        with pytest.raises(ValueError, match=r"from 0 to .*weights= has preprocessing for.*Divide"):
+            ERMClassifier(**pretrained, **FAST).fit(X, Y)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "paths", "pictures of Pillow", "dataset"])
+def test_augmentation_comes_after_the_preprocessing_of_weights(pretrained, pictures, paths, kind):
+    """In training as in prediction, and whatever the pictures come in."""
+    seen = []
+
+    def augment(batch):
+        seen.append((batch.min().item(), batch.max().item()))
+        return batch
+
+    clf = ERMClassifier(**pretrained, train_transform=augment, **FAST | {"batch_size": N})
+    clf.fit(KINDS[kind](pictures, paths), Y)
+    assert_allclose(seen, [normalised_once(pictures)] * 3, atol=1e-5)
+    plain = ERMClassifier(**pretrained, **FAST | {"batch_size": N}).fit(pictures, Y)
+    assert_allclose(clf.predict_proba(pictures), plain.predict_proba(pictures), atol=1e-5)
 
 
 def test_weights_take_pictures_of_any_size(pretrained, monkeypatch, pictures, paths):

@@ -166,7 +166,20 @@ class ImagePaths(Dataset):
         return image if self.transform is None else self.transform(image)
 
     def check_files(self, *, name="X", rows=None):
-        """Raise where a path is no file; nothing is read."""
+        """Check that every path is a file; nothing is read.
+
+        Parameters
+        ----------
+        name : str, default="X"
+            What the user calls the paths.
+        rows : sequence of int, default=None
+            Rows to look at; None is all.
+
+        Raises
+        ------
+        ValueError
+            If one is not; it names the row.
+        """
         for i in range(len(self.paths)) if rows is None else rows:
             if not Path(self.paths[i]).is_file():
                 raise ValueError(
