@@ -186,18 +186,27 @@ def read_input(estimator, X, description, name="X"):
 def _reading(estimator, name="X"):
     """How an estimator reads what the user calls by a name."""
     preprocessing = weights_transform(estimator.module, estimator.weights)
-    size = estimator.image_size
     return Reading(
         name=type(estimator).__name__,
         argument=name,
         collate_fn=estimator.collate_fn,
-        image_size=(size, size) if isinstance(size, Integral) else size and tuple(size),
+        image_size=_check_size(estimator.image_size),
         preprocessing=preprocessing if estimator.eval_transform is None else None,
         channels=3 if isinstance(estimator.module, str) else None,  # torchvision's have three
         is_linear=estimator.module is None,
         bytes_matter=estimator.eval_transform is not None,
         any_size=preprocessing is not None,
     )
+
+
+def _check_size(size):
+    """Height and width, or None."""
+    if size is None:
+        return None
+    size = (size, size) if isinstance(size, Integral) else tuple(size)
+    if len(size) != 2 or not all(isinstance(side, Integral) and side > 0 for side in size):
+        raise ValueError(f"image_size must be an integer, or a height and a width; got {size!r}.")
+    return size
 
 
 def _check_weight(sample_weight, code):

@@ -295,6 +295,9 @@ def test_image_size_is_for_arrays_and_predict_too(pictures, paths):
     assert_allclose(clf.predict_proba(pictures), clf.predict_proba(paths), atol=1e-6)
     with pytest.raises(ValueError, match="'image_size' parameter of ERMClassifier"):
         ERMClassifier(Pixels, image_size=0, **FAST).fit(pictures, Y)
+    for size in ((6,), (6, 5, 3), (6, 0), (6.0, 5)):
+        with pytest.raises(ValueError, match="image_size must be an integer, or a height and a"):
+            ERMClassifier(Pixels, image_size=size, **FAST).fit(pictures, Y)
 
 
 # --------------------------------------------------------------------------------------
