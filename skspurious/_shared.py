@@ -25,9 +25,10 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         ``module_params``; a fitted classifier in a ``FrozenEstimator`` gives a copy of its
         ``module_``.
     weights : str or torchvision weights, default=None
-        Pretrained weights of a torchvision model, such as "DEFAULT". Unless transforms are
-        given, images in arrays, tensors and files get the preprocessing that belongs to the
-        weights; a dataset must do its own.
+        Pretrained weights of a torchvision model, such as "DEFAULT". Unless an
+        ``eval_transform`` is given, pictures of any kind (arrays, tensors, files, datasets) get
+        the preprocessing that belongs to the weights, where they are bytes or between 0 and 1;
+        pictures with negative values are taken as standardised already.
     module_params : dict, default=None
         Arguments of a class or callable ``module``, or of a torchvision model.
     group_inferrer : estimator or Pipeline ending in one, default=None
@@ -66,14 +67,18 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
     gradient_accumulation : int, default=1
         Batches per optimizer step.
     train_transform : callable, default=None
-        Acts on a whole training batch, for instance a transform of
-        ``torchvision.transforms.v2`` (in the grid of a search, wrap it in ``v2.Compose``). None
-        uses ``eval_transform``: no augmentation.
+        Acts on a whole training batch; after the preprocessing of ``weights``, and in place of
+        ``eval_transform`` where that is given. Those of ``skspurious.transforms`` draw anew for
+        every image; a transform of ``torchvision.transforms.v2`` draws once a batch, and changes
+        all its images alike. None is no augmentation.
     eval_transform : callable, default=None
         Acts on a whole batch in validation and prediction.
     collate_fn : callable, default=None
         Makes a batch (a tensor, or a dict passed to the network by keyword) from a list of
-        samples; texts need one.
+        samples; texts need one. A tokenizer of transformers is taken as it is: it pads to the
+        longest text of the batch, and truncates.
+    image_size : int or tuple of two ints, default=None
+        Height and width that pictures are resized to; an int is both. None leaves them.
     early_stopping : bool, default=False
         Stop after ``n_epochs_no_change`` epochs without a better ``monitor``. Without ``X_val``,
         a part of the training samples is kept aside for validation.
@@ -129,6 +134,7 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         "train_transform": [None, callable],
         "eval_transform": [None, callable],
         "collate_fn": [None, callable],
+        "image_size": [None, Interval(Integral, 1, None, closed="left"), tuple, list],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_epochs_no_change": [Interval(Integral, 1, None, closed="left")],
@@ -163,6 +169,7 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         train_transform=None,
         eval_transform=None,
         collate_fn=None,
+        image_size=None,
         early_stopping=False,
         validation_fraction=0.1,
         n_epochs_no_change=5,
@@ -193,6 +200,7 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         self.train_transform = train_transform
         self.eval_transform = eval_transform
         self.collate_fn = collate_fn
+        self.image_size = image_size
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_epochs_no_change = n_epochs_no_change

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field, replace
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -175,15 +176,24 @@ def loop_config(estimator, train, valid=None):
 def transforms_of(estimator, samples):
     """Batch transforms of training and evaluation; the first may add augmentation.
 
-    The preprocessing of ``weights`` acts on batches of arrays and tensors. Files have it one by
-    one, as they are read, and datasets have their own.
+    The preprocessing of ``weights`` acts on batches of arrays and tensors, and on pictures of
+    files and datasets one by one, as they are read; the augmentation comes after it. Where the
+    user gives an ``eval_transform`` there is none.
     """
     default = None
-    if isinstance(samples, TensorSamples):
+    if isinstance(samples, TensorSamples) and samples.is_raw:
         default = weights_transform(estimator.module, estimator.weights)
-    evaluation = default if estimator.eval_transform is None else estimator.eval_transform
-    training = evaluation if estimator.train_transform is None else estimator.train_transform
-    return training, evaluation
+    augment = estimator.train_transform
+    if estimator.eval_transform is not None:
+        evaluation = estimator.eval_transform
+        return evaluation if augment is None else augment, evaluation
+    if augment is None or default is None:
+        return default if augment is None else augment, default
+    return partial(_one_after_the_other, default, augment), default
+
+
+def _one_after_the_other(first, second, batch):
+    return second(first(batch))
 
 
 def check_module(estimator, module, data, runtime):

@@ -198,7 +198,7 @@ def place(data: LabelledSamples | None, device: torch.device) -> Any:
         size = samples.tensor.element_size() * samples.tensor.nelement()
         fits = device.type != "cuda" or size < torch.cuda.mem_get_info(device)[0] // 2
         if fits:
-            samples = TensorSamples(samples.tensor.to(device))
+            samples = TensorSamples(samples.tensor.to(device), is_raw=samples.is_raw)
     group = None if data.group is None else data.group.to(device)
     weight = None if data.weight is None else data.weight.to(device)
     return replace(data, samples=samples, y=data.y.to(device), group=group, weight=weight)

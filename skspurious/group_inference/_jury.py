@@ -21,8 +21,9 @@ from skspurious.group_inference._named_views import CLEAN, resolve_views
 from skspurious.group_inference._samples import (
     AsIs,
     GroupCarrier,
-    as_array,
     encode_classes,
+    further_rows,
+    rows_of_fit,
     table_of_numbers,
 )
 from skspurious.group_inference._sides import margins_of, parts_of_predictions, taken_for
@@ -416,11 +417,7 @@ class ViewJury(CarriesEvidence, GroupCarrier, AsIs):
             return validate_data(self, X, reset=reset, skip_check_array=True)
         if not is_table(X):
             return X
-        dtype = [np.float64, np.float32] if reset else getattr(self, "_dtype", np.float64)
-        X = validate_data(self, as_array(X), reset=reset, dtype=dtype)
-        if reset:
-            self._dtype = X.dtype
-        return X
+        return rows_of_fit(self, X) if reset else further_rows(self, X)
 
     def set_output(self, *, transform=None):
         """Does nothing: the samples stay as they are.

@@ -137,8 +137,9 @@ class AutoRetrainer(BaseTorchClassifier):
     def _make_group_inferrer(self):
         extractor = None
         if self.views == "auto" and self._is_trained_already:
-            names = ("weights", "eval_transform", "collate_fn", "batch_size", "device")
-            params = {name: getattr(self, name) for name in (*names, "precision", "num_workers")}
+            names = ("weights", "eval_transform", "collate_fn", "image_size", "batch_size")
+            names = (*names, "device", "precision", "num_workers")
+            params = {name: getattr(self, name) for name in names}
             extractor = TorchFeatureExtractor(self.module, **params)
         return ViewJury(self.views, clean=self.clean, extractor=extractor)
 

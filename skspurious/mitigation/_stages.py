@@ -28,7 +28,14 @@ _SECOND_STAGE_ONLY = {
     "validation_fraction",
     "verbose",
 }
-_OF_THE_NETWORK = ("module", "weights", "module_params", "collate_fn", "eval_transform")
+_OF_THE_NETWORK = (
+    "module",
+    "weights",
+    "module_params",
+    "collate_fn",
+    "eval_transform",
+    "image_size",
+)
 
 
 def make_first_stage(estimator, max_epochs):

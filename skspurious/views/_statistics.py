@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import adaptive_avg_pool2d
 
 from skspurious.data._grouped import take_rows
+from skspurious.data._pictures import is_pillow, pillow_pixels, scale_of
 from skspurious.data._samples import ImagePaths, TensorSamples, n_rows
 from skspurious.utils._fitting import _fit_context
 from skspurious.utils._parameters import nearest_names, refuses_unknown
@@ -215,20 +216,30 @@ def picture_batches(X, name):
     if kind == "files" and not isinstance(X, ImagePaths):
         X = ImagePaths(X)
     if torch.is_tensor(X) or (isinstance(X, np.ndarray) and kind == "array"):
-        check_pictures(X, name)
+        X = check_pictures(X, name)
+        scale = _divisor(X)
         parts = (X[part] for part in picture_chunks(X))
     else:
+        scale = None
         parts = (_picture_of(X[i])[None] for i in range(len(X)))
     for part in parts:
-        check_pictures(part, name)
+        part = check_pictures(part, name)
         pictures = part.detach() if torch.is_tensor(part) else torch.from_numpy(np.array(part))
         pictures = pictures.reshape(len(pictures), -1, *pictures.shape[-2:])
-        scale = 255.0 if pictures.dtype == torch.uint8 else 1.0
-        yield pictures.double() / scale
+        yield pictures.double() / (_divisor(pictures) if scale is None else scale)
+
+
+def _divisor(pictures):
+    """What brings pictures of a known scale to [0, 1]; floats stay what they are."""
+    pictures = pictures if torch.is_tensor(pictures) else torch.from_numpy(np.asarray(pictures))
+    if pictures.dtype == torch.bool or pictures.is_floating_point():
+        return 1.0
+    return {"bytes": 255.0, "uint16": 65535.0}.get(scale_of(pictures)[0], 1.0)
 
 
 def _picture_of(sample):
-    return sample[0] if isinstance(sample, tuple | list) else sample
+    sample = sample[0] if isinstance(sample, tuple | list) else sample
+    return pillow_pixels(sample) if is_pillow(sample) else sample
 
 
 # --------------------------------------------------------------------------------------
