@@ -41,6 +41,8 @@ _PARTS = {
         "group_inference._clusters": ["CentroidClusters", "MappedClusters"],
         "group_inference._columns": ["TableColumns"],
         "group_inference._effect": ["BalancingEffect"],
+        "group_inference._evidence": ["Evidence"],
+        "group_inference._found_evidence": ["KeptSamples"],
         "group_inference._gmm": ["GaussianClusters"],
         "group_inference._judge": ["Judge"],
         "group_inference._neighbors": ["NeighborIndex", "TrainingRows"],
