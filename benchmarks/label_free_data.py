@@ -177,8 +177,8 @@ def spuco_mnist(seed, data_home, **_):
         data = fetch_spuco_mnist(home, split=split, random_state=seed)
         keep = slice(0, 12000)
         parts += [data.data[keep], data.target[keep], data.sample_group[keep]]
-    recipe = {
-        "lr": 0.02,
+    recipe = {  # at twice the rate the network dies: 0.41 of the training rows
+        "lr": 0.01,
         "lr_schedule": "cosine",
         "weight_decay": 5e-4,
         "batch_size": 64,
