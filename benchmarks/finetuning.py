@@ -34,6 +34,8 @@ from skspurious import (
 )
 
 SGD = {"batch_size": 64, "lr_schedule": "cosine", "max_epochs": 4}
+# A new balanced subset of the training samples, 224 of them, for every epoch.
+SUBSETS = {"balance": "subsampling", "resample_each_epoch": True, "max_epochs": 20}
 # Name: class, first trained block of 16, whether training starts from a new last layer, whether
 # the norms are trained, parameters. Written down before the first of them was run.
 SETTINGS = {
@@ -41,15 +43,17 @@ SETTINGS = {
     "last block": (GroupDROClassifier, 15, True, False, {"lr": 1e-3}),
     "last block, slow": (GroupDROClassifier, 15, True, False, {"lr": 1e-4}),
     "last block, balanced": (BalancedRetrainer, 15, True, False, {"lr": 1e-3}),
-    "five blocks, slow": (GroupDROClassifier, 11, True, False, {"lr": 1e-4}),
-    "five blocks": (GroupDROClassifier, 11, True, False, {"lr": 1e-3}),
-    "five blocks, decay": (
+    "last block, decay": (
         GroupDROClassifier,
-        11,
+        15,
         True,
         False,
         {"lr": 1e-4, "weight_decay": 1.0},
     ),
+    "last block, subsets": (BalancedRetrainer, 15, True, False, {**SUBSETS, "lr": 1e-3}),
+    "five blocks, subsets": (BalancedRetrainer, 11, True, False, {**SUBSETS, "lr": 1e-3}),
+    "five blocks, slow": (GroupDROClassifier, 11, True, False, {"lr": 1e-4}),
+    "five blocks": (GroupDROClassifier, 11, True, False, {"lr": 1e-3}),
     "all blocks, slow": (GroupDROClassifier, 0, True, False, {"lr": 1e-4}),
 }
 
