@@ -216,8 +216,8 @@ def spuco_mnist(seed, data_home, **_):
         data = fetch_spuco_mnist(home, split=split, random_state=seed)
         keep = slice(0, 12000)
         parts += [data.data[keep], data.target[keep], data.sample_group[keep]]
-    recipe = {
-        "lr": 0.02,
+    recipe = {  # at twice the rate the network dies: 0.41 of the training rows
+        "lr": 0.01,
         "lr_schedule": "cosine",
         "weight_decay": 5e-4,
         "batch_size": 64,
@@ -297,20 +297,23 @@ def pretrained(n_classes, packages):
         return Backbone(network, n_classes).eval()
 
 
-def waterbirds_pictures(seed, data_home, packages=None, **_):
-    """The photographs at 96 pixels."""
-    network = pretrained(2, packages)
+def read_pictures(data_home, part):
+    """The photographs of Waterbirds at 96 pixels, their classes and groups; part 0, 1 or 2."""
     with np.load(find(data_home, "waterbirds_96_jpeg.npz")) as file:
         blob, offset = file["jpeg"], file["offset"]
         y, place, split = (file[name].astype(np.int64) for name in ("y", "place", "split"))
-    parts = []
-    for part in (0, 2):
-        rows = np.flatnonzero(split == part)
-        files = [io.BytesIO(blob[offset[i] : offset[i + 1]].tobytes()) for i in rows]
-        X = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
-        X = np.ascontiguousarray(X.transpose(0, 3, 1, 2))
-        parts += [X, y[rows], make_sample_group(y[rows], place[rows])]
-    return Split(*parts, backbone=network)
+    rows = np.flatnonzero(split == part)
+    files = [io.BytesIO(blob[offset[i] : offset[i + 1]].tobytes()) for i in rows]
+    X = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+    X = np.ascontiguousarray(X.transpose(0, 3, 1, 2))
+    return X, y[rows], make_sample_group(y[rows], place[rows])
+
+
+def waterbirds_pictures(seed, data_home, packages=None, **_):
+    """The photographs at 96 pixels."""
+    network = pretrained(2, packages)
+    train, test = read_pictures(data_home, 0), read_pictures(data_home, 2)
+    return Split(*train, *test, backbone=network)
 
 
 # --------------------------------------------------------------------------------------
