@@ -18,6 +18,7 @@ from skspurious.functional._cross_fit import fit_balanced_logistic
 from skspurious.group_inference import ViewJury
 from skspurious.group_inference._columns import column_positions
 from skspurious.group_inference._samples import as_array
+from skspurious.group_inference._sides import margins_of
 from skspurious.mitigation._auto_choice import choose, groups_of_views
 from skspurious.mitigation._auto_ways import Ways
 from skspurious.mitigation._last_layer import set_head
@@ -92,9 +93,10 @@ class AutoRetrainer(BaseTorchClassifier):
     The head is that of ``LastLayerRetrainer`` at its defaults, on balanced draws; where the
     network was trained on the samples and the effect is small, one head on all samples,
     weighted, which changes less. The jury's groups are taken unless others are better by more
-    than a standard error. Without an effect, the classes are balanced, by weights, where that
-    gains 10 points of accuracy in the worst class and two in the mean over the classes, out of
-    fold.
+    than a standard error. Drawn are then samples of whose side the jury is sure: its margin is
+    at least 0.4 times the median one, or among the ten largest of the group. Without an effect,
+    the classes are balanced, by weights, where that gains 10 points of accuracy in the worst
+    class and two in the mean over the classes, out of fold.
 
     For a network from scratch the groups are those of the views without the samples themselves,
     and no others: it has no embedding yet on which groups could be compared. If it has learned
@@ -165,7 +167,8 @@ class AutoRetrainer(BaseTorchClassifier):
         if learned["chosen_"] == "plain":
             return self._train_plain(module, data, runtime, seeds, Z, kept, learned)
         level = learned["effect_"].level if jury is not None else "large"
-        ways = Ways(self, learned["chosen_"], level, data, runtime, seeds)
+        sure = data.train.rows if jury is None else data.train.rows[choice.is_sure]
+        ways = Ways(self, learned["chosen_"], level, data, runtime, seeds, sure_rows=sure)
         learned["ways_"] = ways.compare(module, self._possible_ways(level))
         learned["way_"] = ways.best(learned["ways_"])
         trained = ways.train(learned["way_"], module, data)
@@ -180,11 +183,13 @@ class AutoRetrainer(BaseTorchClassifier):
         params = {"seed": seed, "is_trusted": is_trusted}
         if Z is not None:
             names = ["classes", "jury", "errors", "clusters"]
-            return choose(Z, y, data.train.group.numpy(), said, names=names, **params)
+            group, margin = data.train.group.numpy(), jury.margin_[rows]
+            return choose(Z, y, group, margin, said, names=names, **params)
         # A network from scratch has no embedding yet. Errors and clusters of what the jury has of
         # the samples mean nothing to it, and the views say more of the shortcut without that.
         Z = jury.represent(raw)[rows]
-        return choose(Z, y, groups_of_views(said, y), said, names=["jury"], **params)
+        group, margin = groups_of_views(said, y), margins_of(said, y)
+        return choose(Z, y, group, margin, said, names=["jury"], **params)
 
     def _frozen_embedding(self, module, data, runtime, kept):
         """Embeddings by what has not been trained on the samples, or None from scratch."""

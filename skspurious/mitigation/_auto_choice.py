@@ -19,6 +19,8 @@ _N_FOLDS = 5
 _N_COMPONENTS = 128  # of the representation on which candidates are compared
 _WORST_CLASS_GAINS = 0.1  # accuracy of the class that plain training is worst on
 _CLASSES_GAIN = 0.02  # in the mean over the classes
+_SURE = 0.4  # of the median margin
+_FEWEST_SURE = 10  # samples of a group that are kept at least
 
 
 @dataclass(frozen=True)
@@ -33,15 +35,18 @@ class Choice:
         For each candidate the accuracy out of fold in the worst group, and in the mean over groups.
     labels : ndarray of shape (n_samples,)
         Groups of the chosen one; those of the jury for "plain".
+    is_sure : ndarray of shape (n_samples,), bool
+        Samples of which the jury is sure; all of them where the groups are others.
     """
 
     effect: BalancingEffect
     chosen: str
     table: pd.DataFrame
     labels: np.ndarray
+    is_sure: np.ndarray
 
 
-def choose(Z, y, jury, said, *, seed, names, is_trusted=True):
+def choose(Z, y, jury, margin, said, *, seed, names, is_trusted=True):
     """Choose among candidates by the worst of the groups that the views make of the classes.
 
     Parameters
@@ -50,6 +55,8 @@ def choose(Z, y, jury, said, *, seed, names, is_trusted=True):
         Representation of the samples.
     y, jury : ndarray of shape (n_samples,)
         Classes and the jury's groups.
+    margin : ndarray of shape (n_samples,)
+        By how much the own class is ahead of the others by the jury; negative is the minority.
     said : ndarray of shape (n_samples, n_classes)
         What the views say, without the samples themselves.
     seed : int
@@ -90,7 +97,29 @@ def choose(Z, y, jury, said, *, seed, names, is_trusted=True):
             *(_hits(Z, y, strata, fold, C=1.0) for strata in (None, y)), y
         )
         chosen = "classes" if is_lost else "plain"
-    return Choice(effect, chosen, table, candidates["jury" if chosen == "plain" else chosen])
+    labels = candidates["jury" if chosen == "plain" else chosen]
+    is_sure = sure_samples(margin, labels) if chosen == "jury" else np.ones(len(y), dtype=bool)
+    return Choice(effect, chosen, table, labels, is_sure)
+
+
+def sure_samples(margin, group):
+    """Samples whose side the jury is sure of; every group keeps at least its ten surest.
+
+    Parameters
+    ----------
+    margin : ndarray of shape (n_samples,)
+    group : ndarray of shape (n_samples,)
+
+    Returns
+    -------
+    is_sure : ndarray of shape (n_samples,), bool
+    """
+    distance = np.abs(margin)
+    is_sure = distance >= _SURE * np.median(distance)
+    for k in np.unique(group):
+        own = np.sort(distance[group == k])
+        is_sure |= (group == k) & (distance >= own[-min(_FEWEST_SURE, len(own))])
+    return is_sure
 
 
 def groups_of_views(said, y, *, min_group_size=5):

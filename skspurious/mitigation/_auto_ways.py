@@ -32,9 +32,12 @@ class Ways:
         With groups.
     runtime : Runtime
     seeds : sequence of two ints
+    sure_rows : ndarray of int
+        Rows of X whose groups are sure. Balanced draws are of these; networks and weighted heads
+        are trained on all.
     """
 
-    def __init__(self, estimator, chosen, level, data, runtime, seeds):
+    def __init__(self, estimator, chosen, level, data, runtime, seeds, *, sure_rows):
         names = BaseTorchClassifier().get_params(deep=False)
         self.shared = {n: getattr(estimator, n) for n in names if n != "group_inferrer"}
         self.chosen = chosen
@@ -42,6 +45,7 @@ class Ways:
         self.data = data
         self.runtime = runtime
         self.seeds = seeds
+        self.sure_rows = sure_rows
 
     def train(self, way, module, data):
         """The network trained in one of the ways, in place.
@@ -66,13 +70,17 @@ class Ways:
             network = LastLayerRetrainer(retrain_on="train", **self.shared)
             history, best_epoch = network._train_network(module, data, self.runtime, self.seeds)
         params = {**self.shared, "max_epochs": 0}
+        samples = replace(data, valid=None)
         if self.chosen == "classes":
             params |= {"balance": "weights", "penalty": "l2"}
         # What was not trained on the samples has not fitted them: balanced draws do no harm.
         elif way == "last layer" and self.level == "small":
             params |= {"balance": "weights", "penalty": "l2", "Cs": _GENTLE_CS}
+        else:
+            is_sure = np.isin(data.train.rows, self.sure_rows)
+            samples = replace(samples, train=data.train.take(np.flatnonzero(is_sure)))
         head = LastLayerRetrainer(retrain_on="train", **params)
-        trained = head._train(module, replace(data, valid=None), self.runtime, self.seeds)
+        trained = head._train(module, samples, self.runtime, self.seeds)
         return Trained(trained.module, history, best_epoch)
 
     def compare(self, module, names):

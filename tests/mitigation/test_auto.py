@@ -8,7 +8,12 @@ from torch import nn
 
 from skspurious import AutoRetrainer, ERMClassifier, LastLayerRetrainer, group_report
 from skspurious.group_inference._effect import BalancingEffect, effect_of
-from skspurious.mitigation._auto_choice import best_candidate, groups_of_views, loses_a_class
+from skspurious.mitigation._auto_choice import (
+    best_candidate,
+    groups_of_views,
+    loses_a_class,
+    sure_samples,
+)
 from skspurious.mitigation._auto_ways import Ways
 
 pytestmark = pytest.mark.fidelity
@@ -213,3 +218,30 @@ def test_levels_of_an_effect():
     assert str(nothing).startswith("Nothing of a shortcut")
     assert isinstance(nothing, BalancingEffect)
     assert effect_of(X, y, np.full((len(y), 2), 0.5)).level == "none"  # no view has a say
+
+
+def test_unsure_samples_are_left_out_but_for_the_ten_surest_of_a_group():
+    sure, unsure = np.linspace(0.5, 0.9, 30), np.linspace(-0.1, -0.02, 16)
+    margin, group = np.r_[sure, unsure, 0.1, -0.9], np.r_[np.zeros(30), np.ones(16), 0, 2]
+    # The median is above 0.5. Of the second group none is sure: the ten surest are kept. So is the
+    # only one of the third.
+    expected = [True] * 30 + [True] * 10 + [False] * 6 + [False, True]
+    assert sure_samples(margin, group).tolist() == expected
+    # Neither the scale of the margins nor the order of the samples has an influence.
+    order = np.random.default_rng(0).permutation(len(margin))
+    assert sure_samples(0.01 * margin[order], group[order]).tolist() == list(
+        np.array(expected)[order]
+    )
+
+
+def test_the_head_is_that_of_the_sure_samples():
+    X, y, _ = table(agreement=0.9)
+    clf = AutoRetrainer(**VIEWS, random_state=0).fit(X, y)
+    assert (clf.chosen_, clf.way_) == ("jury", "head")
+    jury = clf.group_inferrer_
+    is_sure = sure_samples(jury.margin_, jury.labels_)
+    assert 0 < np.count_nonzero(~is_sure) < len(y) / 4
+    groups = jury.labels_[is_sure]
+    head = LastLayerRetrainer(retrain_on="train", random_state=0)
+    head.fit(X[is_sure], y[is_sure], sample_group=groups)
+    assert np.mean(head.predict(X) == clf.predict(X)) > 0.99
