@@ -18,6 +18,7 @@ from skspurious.data._pictures import (
     with_channels,
 )
 from skspurious.data._samples import DatasetSamples, ImagePaths, TensorSamples, as_samples
+from skspurious.utils._random import seeded_draws
 
 # Resampling overshoots a little; standardised pictures go far beyond this.
 _UNIT_RANGE = (-0.5, 1.5)
@@ -297,7 +298,7 @@ def _pictures_of(samples):
     if samples.collate_fn is not None:
         return None
     pictures = []
-    with torch.random.fork_rng(devices=[]):  # transforms of the dataset may draw
+    with seeded_draws(0):  # transforms of the dataset may draw
         for i in sorted({0, len(samples) // 2, len(samples) - 1}):
             if samples.are_image_files:
                 return [torch.empty(3, 0, 0, dtype=torch.uint8)]  # as all files are read
