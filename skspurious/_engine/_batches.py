@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from skspurious._engine._runtime import Runtime, to_device
 from skspurious.data import DatasetSamples, TensorSamples
-from skspurious.utils._random import seeded_draws
+from skspurious.utils._random import restored_generators, seed_generators, seeded_draws
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -162,12 +162,16 @@ class _SeededSamples(Dataset):
         self.samples, self.seed = samples, seed
         self.is_list = isinstance(samples.dataset, list | tuple)
 
-    def __getitem__(self, at: tuple[int, int]) -> tuple[int, Any]:
-        place, row = at
+    def __getitems__(self, batch: list[tuple[int, int]]) -> list[tuple[int, Any]]:
+        """The samples of a batch of places and rows, which torch asks for at once."""
         if self.is_list:
-            return place, self.samples[row]
-        with seeded_draws(self.seed, place):
-            return place, self.samples[row]
+            return [(place, self.samples[row]) for place, row in batch]
+        rng, found = np.random.default_rng([self.seed, batch[0][0]]), []
+        with restored_generators():
+            for (place, row), seeds in zip(batch, rng.integers(2**32, size=(len(batch), 3))):
+                seed_generators(*seeds.tolist())
+                found.append((place, self.samples[row]))
+        return found
 
     def collate(self, parts: list[tuple[int, Any]]) -> Any:
         """One batch, seeded as its first sample."""

@@ -44,12 +44,23 @@ def seeded_draws(*seed: int) -> Iterator[None]:
 
     For code of the user's, such as a dataset with random crops: it draws from them.
     """
-    python, array, tensor = np.random.SeedSequence(seed).generate_state(3).tolist()
+    with restored_generators():
+        seed_generators(*np.random.SeedSequence(seed).generate_state(3).tolist())
+        yield
+
+
+def seed_generators(python: int, array: int, tensor: int) -> None:
+    """Seed the global generators; within ``restored_generators`` alone."""
+    random.seed(python)
+    np.random.seed(array)  # noqa: NPY002
+    torch.random.default_generator.manual_seed(tensor)
+
+
+@contextlib.contextmanager
+def restored_generators() -> Iterator[None]:
+    """The global generators of Python, NumPy and torch as they were, after a block."""
     with generator_lock:
         before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()  # noqa: NPY002
-        random.setstate(random.Random(python).getstate())
-        np.random.set_state(np.random.RandomState(array).get_state())  # noqa: NPY002
-        torch.random.default_generator.manual_seed(tensor)
         try:
             yield
         finally:
