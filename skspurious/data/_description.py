@@ -316,7 +316,9 @@ def _layout(tensor, X, how, description):
         raise ValueError(
             f"{how.argument} has shape {tuple(tensor.shape)}; expected one row per sample."
         )
-    if tensor.is_floating_point() and not tensor.isfinite().all():
+    # A sum tells quickly that all is well; one that is not finite may also have overflowed.
+    is_doubtful = tensor.is_floating_point() and not tensor.sum().isfinite()
+    if is_doubtful and not tensor.isfinite().all():
         raise ValueError(f"{how.argument} contains NaN or infinity. Impute or drop these samples.")
     if tensor.ndim == 2:
         # Bytes in a table are no picture; for a linear head, no other numbers are special.
