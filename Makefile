@@ -13,7 +13,7 @@ METADATA := pyproject.toml skspurious/_version.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-kernels lint clean
+.PHONY: help demo test test-kernels test-kills lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: $(VENV)/.stamp-test ## install everything the tests need and run the whole
 
 test-kernels: $(VENV)/.stamp-test ## the suite as other processors compute, and on other data: an hour and more
 	@$(BIN)/python tests/kernels.py -n logical --maxprocesses 8 --dist loadscope $(ARGS)
+
+test-kills: $(VENV)/.stamp-test ## fits killed at random moments and started again, ARGS=100 of them
+	@$(BIN)/python tests/common/kills.py $(ARGS)
 
 lint: $(VENV)/.stamp-lint ## ruff, format check, and mypy on the typed parts
 	@$(BIN)/python -m ruff check .

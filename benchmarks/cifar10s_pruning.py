@@ -5,7 +5,8 @@
 A few training airplanes get a red line one pixel wide, no automobile does. Drawn on all test
 automobiles, the line makes some of them airplanes: the spurious misclassifications. Printed for
 every seed, the line being on the airplanes that are hardest or easiest to learn: without pruning,
-and with the hardest, the easiest or random samples of every class pruned, equally many.
+and with the hardest, the easiest or random samples of every class pruned, equally many. Several
+``--fractions`` show how few have to go.
 
 Difficulty is EL2N on the clean images, after ``--score-epochs`` epochs. FOLDER holds
 ``cifar10_jpeg.npz``: for each split, JPEG files in one array of bytes, their offsets, and classes.
@@ -25,6 +26,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from skspurious import ERMClassifier, SpuriousSamplePruner
+
+ORDERS = ["hardest", "easiest", "random"]
 
 
 class Block(nn.Module):
@@ -103,7 +106,10 @@ def main():
     parser.add_argument("--carriers", type=int, default=50, help="airplanes with the line")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--score-epochs", type=int, default=5)
-    parser.add_argument("--fraction", type=float, default=0.1, help="of every class, pruned")
+    parser.add_argument(
+        "--fractions", type=float, nargs="+", default=[0.1], help="of every class, pruned"
+    )
+    parser.add_argument("--orders", nargs="+", choices=ORDERS, default=ORDERS)
     parser.add_argument("--width", type=int, default=16, help="channels of the first layer")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -129,9 +135,7 @@ def main():
             "train_transform": augment,
             "random_state": seed,
         }
-        pruner = SpuriousSamplePruner(
-            score_epochs=args.score_epochs, prune_fraction=args.fraction, **params
-        ).fit(X, y)
+        pruner = SpuriousSamplePruner(score_epochs=args.score_epochs, **params).fit(X, y)
         airplanes = np.flatnonzero(y == 0)
         airplanes = airplanes[np.argsort(pruner.scores_[airplanes], kind="stable")]
         marked = {
@@ -139,27 +143,29 @@ def main():
             "hard": mark(X, airplanes[-args.carriers :]),
             "easy": mark(X, airplanes[: args.carriers]),
         }
-        runs = [("no", "none"), ("easy", "none")]
-        runs += [("hard", order) for order in ("none", "hardest", "easiest", "random")]
-        for carriers, order in runs:
-            keep = np.ones(len(y), dtype=bool) if order == "none" else pruner.select(order=order)
+        runs = [("no", "none", 0.0), ("easy", "none", 0.0), ("hard", "none", 0.0)]
+        runs += [("hard", order, share) for order in args.orders for share in args.fractions]
+        for carriers, order, share in runs:
+            keep = np.ones(len(y), dtype=bool)
+            if share:
+                keep = pruner.select(share, order=order)
             classifier = ERMClassifier(**params)
             classifier.fit(marked[carriers][torch.from_numpy(keep)], y[keep])
             misled = int((classifier.predict(misleading) == 0).sum())
             unmarked = int((classifier.predict(X_test[y_test == 1]) == 0).sum())
             accuracy = classifier.score(X_test, y_test)
-            results.setdefault((carriers, order), []).append((misled, unmarked, accuracy))
+            results.setdefault((carriers, order, share), []).append((misled, unmarked, accuracy))
             print(
                 f"seed {seed} {carriers:4} carriers, pruned {order:7} ({(~keep).sum():4}): "
                 f"{misled:4} misled, {unmarked:4} without the line, accuracy {accuracy:.4f}, "
                 f"{time.perf_counter() - started:.0f} s",
                 flush=True,
             )
-    print("carriers  pruned   misled (std)   without the line   accuracy")
-    for (carriers, order), values in results.items():
+    print("carriers  pruned         misled (std)   without the line   accuracy")
+    for (carriers, order, share), values in results.items():
         misled, unmarked, accuracy = np.transpose(values)
         print(
-            f"{carriers:8}  {order:7}  {misled.mean():6.1f} ({misled.std():5.1f})   "
+            f"{carriers:8}  {order:7} {share:5.0%}  {misled.mean():6.1f} ({misled.std():5.1f})   "
             f"{unmarked.mean():16.1f}   {accuracy.mean():8.4f}"
         )
 

@@ -1,6 +1,7 @@
 """From what the user passes to ``fit`` to what is trained on: one frozen object."""
 
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d, vali
 from skspurious._engine._batches import LabelledSamples
 from skspurious._engine._modules import weights_transform
 from skspurious.data import TensorSamples, encode_groups, resolve_groups, unpack_groups
-from skspurious.data._description import InputDescription, read_samples
+from skspurious.data._description import InputDescription, Reading
 from skspurious.data._samples import input_kind
 from skspurious.data._sources import pipeline_drops_groups, steps_of, takes_attribute
 from skspurious.functional._split import stratified_split
@@ -151,7 +152,7 @@ def read_training_input(estimator, X, y):
     """Samples, labels as an array, and the description of the samples; lengths are compared."""
     if input_kind(X) == "table":
         X, y = validate_data(estimator, X, y, dtype=np.float32)
-        samples = read_samples(X)
+        samples, description = InputDescription.of(X, _reading(estimator))
     else:
         if y is None:
             raise ValueError(
@@ -159,58 +160,56 @@ def read_training_input(estimator, X, y):
                 "target y is None. Pass the labels as y, also for datasets that hold them."
             )
         y = _check_y(y.cpu().numpy() if torch.is_tensor(y) else y, estimator=estimator)
-        samples = read_unlabelled_input(estimator, X)
+        samples, description = read_unlabelled_input(estimator, X)
         check_consistent_length(samples, y)
     check_classification_targets(y)
-    return samples, y, InputDescription.of(samples)
+    return samples, y, description
 
 
 def read_unlabelled_input(estimator, X):
-    """Samples to be described; ``estimator`` gets the attributes that scikit-learn asks for."""
+    """Samples, and their description; ``estimator`` gets what scikit-learn asks for."""
     if input_kind(X) == "table":
-        return read_samples(validate_data(estimator, X, dtype=np.float32))
+        X = validate_data(estimator, X, dtype=np.float32)
+        return InputDescription.of(X, _reading(estimator))
     for name in _INPUT_ATTRIBUTES:  # of an earlier fit, on another kind of X
         vars(estimator).pop(name, None)
-    samples = _read_samples(estimator, X)
+    samples, description = InputDescription.of(X, _reading(estimator))
     if isinstance(samples, TensorSamples):
         estimator.n_features_in_ = samples.sample_shape[0]
-    return samples
+    return samples, description
 
 
-def read_input(estimator, X, description):
+def read_input(estimator, X, description, name="X"):
     """Samples of any other X, in the form of those that were fitted on."""
     if input_kind(X) == "table":
-        samples = read_samples(validate_data(estimator, X, reset=False, dtype=np.float32))
-    else:
-        samples = _read_samples(estimator, X, has_own_scale=description.scale == "own")
-    return description.conform(
-        samples,
+        X = validate_data(estimator, X, reset=False, dtype=np.float32)
+    return description.read(X, _reading(estimator, name))
+
+
+def _reading(estimator, name="X"):
+    """How an estimator reads what the user calls by a name."""
+    preprocessing = weights_transform(estimator.module, estimator.weights)
+    return Reading(
         name=type(estimator).__name__,
-        size_matters=weights_transform(estimator.module, estimator.weights) is None,
-        bytes_matter=estimator.eval_transform is not None,
-    )
-
-
-def _read_samples(estimator, X, *, has_own_scale=False):
-    """Samples of an N-D array, tensor, list or dataset; shapes and values are checked."""
-    transform = weights_transform(estimator.module, estimator.weights)
-    samples = read_samples(
-        X,
+        argument=name,
         collate_fn=estimator.collate_fn,
-        image_transform=transform if estimator.eval_transform is None else None,
+        image_size=_check_size(estimator.image_size),
+        preprocessing=preprocessing if estimator.eval_transform is None else None,
+        channels=3 if isinstance(estimator.module, str) else None,  # torchvision's have three
         is_linear=estimator.module is None,
-        has_own_scale=has_own_scale,
+        bytes_matter=estimator.eval_transform is not None,
+        any_size=preprocessing is not None,
     )
-    if len(samples) == 0:
-        raise ValueError(f"X has 0 samples; {type(estimator).__name__} needs at least one.")
-    if isinstance(samples, TensorSamples):
-        if samples.tensor.ndim < 2:
-            raise ValueError(
-                f"X has shape {tuple(samples.tensor.shape)}; expected one row per sample."
-            )
-        if samples.tensor.is_floating_point() and not samples.tensor.isfinite().all():
-            raise ValueError("X contains NaN or infinity. Impute or drop these samples.")
-    return samples
+
+
+def _check_size(size):
+    """Height and width, or None."""
+    if size is None:
+        return None
+    size = (size, size) if isinstance(size, Integral) else tuple(size)
+    if len(size) != 2 or not all(isinstance(side, Integral) and side > 0 for side in size):
+        raise ValueError(f"image_size must be an integer, or a height and a width; got {size!r}.")
+    return size
 
 
 def _check_weight(sample_weight, code):
@@ -239,7 +238,7 @@ def _with_validation(reader, data, X, y, sample_group, group_inferrer):
     samples = unpack_groups(X)[0]
     if y is None:
         raise ValueError("X_val needs y_val, the class labels of its samples.")
-    read = read_input(reader, samples, data.description)
+    read = read_input(reader, samples, data.description, name="X_val")
     y = column_or_1d(y.cpu().numpy() if torch.is_tensor(y) else y)
     check_consistent_length(read, y)
     unseen = np.setdiff1d(y, data.classes)

@@ -25,9 +25,10 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         ``module_params``; a fitted classifier in a ``FrozenEstimator`` gives a copy of its
         ``module_``.
     weights : str or torchvision weights, default=None
-        Pretrained weights of a torchvision model, such as "DEFAULT". Unless transforms are
-        given, images in arrays, tensors and files get the preprocessing that belongs to the
-        weights; a dataset must do its own.
+        Pretrained weights of a torchvision model, such as "DEFAULT". Unless an
+        ``eval_transform`` is given, pictures of any kind (arrays, tensors, files, datasets) get
+        the preprocessing that belongs to the weights, where they are bytes or between 0 and 1;
+        pictures with negative values are taken as standardised already.
     module_params : dict, default=None
         Arguments of a class or callable ``module``, or of a torchvision model.
     group_inferrer : estimator or Pipeline ending in one, default=None
@@ -77,14 +78,18 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
     gradient_accumulation : int, default=1
         Batches per optimizer step.
     train_transform : callable, default=None
-        Acts on a whole training batch, for instance a transform of
-        ``torchvision.transforms.v2`` (in the grid of a search, wrap it in ``v2.Compose``). None
-        uses ``eval_transform``: no augmentation.
+        Acts on a whole training batch; after the preprocessing of ``weights``, and in place of
+        ``eval_transform`` where that is given. Those of ``skspurious.transforms`` draw anew for
+        every image; a transform of ``torchvision.transforms.v2`` draws once a batch, and changes
+        all its images alike. None is no augmentation.
     eval_transform : callable, default=None
         Acts on a whole batch in validation and prediction.
     collate_fn : callable, default=None
         Makes a batch (a tensor, or a dict passed to the network by keyword) from a list of
-        samples; texts need one.
+        samples; texts need one. A tokenizer of transformers is taken as it is: it pads to the
+        longest text of the batch, and truncates.
+    image_size : int or tuple of two ints, default=None
+        Height and width that pictures are resized to; an int is both. None leaves them.
     early_stopping : bool, default=False
         Stop after ``n_epochs_no_change`` epochs without a better ``monitor``. Without ``X_val``,
         a part of the training samples is kept aside for validation.
@@ -106,8 +111,13 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
     num_workers : int, default=0
         Processes that load samples; arrays and tensors need none.
     checkpoint_dir : path, default=None
-        Folder in which each epoch is saved. The same fit started again resumes there. Needs an
-        integer ``random_state``.
+        Folder in which each epoch is saved. The same fit started again resumes there: a fit of
+        the same parameters, samples and code. Of files their sizes and times count, of other
+        datasets their attributes and some rows. Needs an integer ``random_state``. A file that is
+        damaged or of another version raises ``skspurious.exceptions.UnreadableFileError``.
+    run_name : str, default=None
+        Tells fits in one ``checkpoint_dir`` apart, where a parameter or a dataset has no content
+        to tell by, such as an open file or a connection. Without a name that is an error.
     callbacks : list of Callback, default=None
         Called before and after training and after each epoch.
     random_state : int, RandomState instance or None, default=None
@@ -136,6 +146,7 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         "train_transform": [None, callable],
         "eval_transform": [None, callable],
         "collate_fn": [None, callable],
+        "image_size": [None, Interval(Integral, 1, None, closed="left"), tuple, list],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_epochs_no_change": [Interval(Integral, 1, None, closed="left")],
@@ -145,6 +156,7 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         "compile": ["boolean"],
         "num_workers": [Interval(Integral, 0, None, closed="left")],
         "checkpoint_dir": [None, str, os.PathLike],
+        "run_name": [None, str],
         "callbacks": [None, list, tuple],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -170,6 +182,7 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         train_transform=None,
         eval_transform=None,
         collate_fn=None,
+        image_size=None,
         early_stopping=False,
         validation_fraction=0.1,
         n_epochs_no_change=5,
@@ -179,6 +192,7 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         compile=False,
         num_workers=0,
         checkpoint_dir=None,
+        run_name=None,
         callbacks=None,
         random_state=None,
         verbose=0,
@@ -200,6 +214,7 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         self.train_transform = train_transform
         self.eval_transform = eval_transform
         self.collate_fn = collate_fn
+        self.image_size = image_size
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_epochs_no_change = n_epochs_no_change
@@ -209,6 +224,7 @@ class TrainingParameters(ModuleParametersMixin, BaseEstimator):
         self.compile = compile
         self.num_workers = num_workers
         self.checkpoint_dir = checkpoint_dir
+        self.run_name = run_name
         self.callbacks = callbacks
         self.random_state = random_state
         self.verbose = verbose

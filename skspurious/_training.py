@@ -3,26 +3,26 @@
 import copy
 import re
 from dataclasses import dataclass, field, replace
+from functools import partial
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import nn
 
-from skspurious._engine._batches import LabelledSamples, iterate_batches
-from skspurious._engine._callbacks import Callback, ProgressBar
-from skspurious._engine._checkpoint import fingerprint
+from skspurious._engine._batches import iterate_batches
+from skspurious._engine._callbacks import Callback, ProgressBar, Recorder
+from skspurious._engine._checkpoint import CheckpointFolder
 from skspurious._engine._config import LoopConfig
 from skspurious._engine._modules import check_output, weights_transform
 from skspurious._engine._objective import Objective
 from skspurious._engine._runtime import Runtime
 from skspurious._preparation import prepare
 from skspurious.data import TensorSamples
+from skspurious.utils._identity import WITHOUT_EFFECT, NoIdentityError, fingerprint
 from skspurious.utils._random import check_private_random_state
-
-# Parameters that change nothing about the result, and so do not tell two runs apart.
-_NOT_IN_FINGERPRINT = ("callbacks", "checkpoint_dir", "device", "num_workers", "verbose")
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,9 @@ def run_stage(estimator, module, stage, train, valid, runtime):
     with_criterion(stage.objective, estimator, runtime)
     config = loop_config(estimator, train, valid)
     if config.checkpoint_dir is not None:
-        config = replace(config, fingerprint=_fingerprint(estimator, module, stage, train, valid))
+        recorders = [c for c in stage.callbacks_of(config) if isinstance(c, Recorder)]
+        run = _fingerprint(estimator, module, stage, train, valid, recorders)
+        config = replace(config, fingerprint=run)
     return stage.run(module, train, valid, runtime, config)
 
 
@@ -221,15 +223,24 @@ def loop_config(estimator, train, valid=None):
 def transforms_of(estimator, samples):
     """Batch transforms of training and evaluation; the first may add augmentation.
 
-    The preprocessing of ``weights`` acts on batches of arrays and tensors. Files have it one by
-    one, as they are read, and datasets have their own.
+    The preprocessing of ``weights`` acts on batches of arrays and tensors, and on pictures of
+    files and datasets one by one, as they are read; the augmentation comes after it. Where the
+    user gives an ``eval_transform`` there is none.
     """
     default = None
-    if isinstance(samples, TensorSamples):
+    if isinstance(samples, TensorSamples) and samples.is_raw:
         default = weights_transform(estimator.module, estimator.weights)
-    evaluation = default if estimator.eval_transform is None else estimator.eval_transform
-    training = evaluation if estimator.train_transform is None else estimator.train_transform
-    return training, evaluation
+    augment = estimator.train_transform
+    if estimator.eval_transform is not None:
+        evaluation = estimator.eval_transform
+        return evaluation if augment is None else augment, evaluation
+    if augment is None or default is None:
+        return default if augment is None else augment, default
+    return partial(_one_after_the_other, default, augment), default
+
+
+def _one_after_the_other(first, second, batch):
+    return second(first(batch))
 
 
 def check_module(estimator, module, data, runtime):
@@ -250,28 +261,70 @@ def check_module(estimator, module, data, runtime):
         check_output(module, batch["X"], len(data.classes))
 
 
-def _fingerprint(estimator, module, stage, train, valid):
+def _fingerprint(estimator, module, stage, train, valid, recorders):
     """What tells this run from another."""
+    changes = {k: v for k, v in stage.changes.items() if k not in WITHOUT_EFFECT}
+    objective = [type(stage.objective), stage.objective.state_dict()]
+    run = [stage.seed, changes, objective, type(stage.sampler), vars(stage.sampler)]
+    data = [
+        [part.samples.identity(), part.y, part.group, part.weight]
+        for part in (train, valid)
+        if part is not None
+    ]
+    return identity_of(estimator, module, run, [r.identity() for r in recorders], data)
+
+
+def identity_of(estimator, *parts):
+    """The fingerprint of an estimator's parameters and of what else counts."""
     if not isinstance(estimator.random_state, Integral):
         raise ValueError(
             "checkpoint_dir needs an integer random_state, so that the same fit started "
             f"again is the same run; got random_state={estimator.random_state!r}."
         )
     params = estimator.get_params(deep=False)
-    params = {k: v for k, v in params.items() if k not in _NOT_IN_FINGERPRINT}
-    state, sampler = stage.objective.state_dict(), vars(stage.sampler)
-    parts = [type(estimator).__qualname__, params, module, state, sampler]
-    if isinstance(estimator.criterion, nn.Module):  # its repr does not say label_smoothing
-        parts += [_options_of(part) for part in estimator.criterion.modules()]
-    data: LabelledSamples | None
-    for data in (train, valid):
-        if data is not None:
-            parts += [data.samples.identity(), data.y, data.group, data.weight]
-    return fingerprint(*parts)
+    params = {k: v for k, v in params.items() if k not in WITHOUT_EFFECT}
+    try:
+        return fingerprint(type(estimator), params, *parts, run_name=estimator.run_name)
+    except NoIdentityError as error:
+        raise ValueError(
+            f"checkpoint_dir cannot tell this fit from others: {error} Set run_name to a name "
+            "that no other fit in this folder has."
+        ) from error
 
 
-def _options_of(module):
-    return {name: value for name, value in vars(module).items() if not name.startswith("_")}
+def remembered(estimator, name, compute, *, parts, runtime, generator=None):
+    """What ``compute`` gives; with a ``checkpoint_dir`` it is kept there, and computed once.
+
+    Parameters
+    ----------
+    estimator : BaseTorchClassifier
+    name : str
+        Folder within the ``checkpoint_dir``.
+    compute : callable
+        Without arguments; returns tensors, numbers, or containers of them.
+    parts : list
+        What the result depends on, besides the parameters.
+    runtime : Runtime
+    generator : torch.Generator, default=None
+        What ``compute`` draws from; afterwards it is as if it had been drawn from now.
+
+    Returns
+    -------
+    result : what ``compute`` returned; from a file its tensors are on the CPU
+    """
+    if estimator.checkpoint_dir is None:
+        return compute()
+    start = None if generator is None else generator.get_state()
+    run = identity_of(estimator, name, start, *parts)
+    folder = CheckpointFolder(Path(estimator.checkpoint_dir, name), run)
+    kept = folder.load({}, runtime)
+    if kept is None:
+        kept = {"result": compute(), "end": None}
+        kept["end"] = None if generator is None else generator.get_state()
+        folder.save({}, kept, runtime)
+    if generator is not None:
+        generator.set_state(kept["end"])
+    return kept["result"]
 
 
 def history_frame(history, groups, valid_groups):

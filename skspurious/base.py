@@ -20,8 +20,8 @@ from skspurious.data import resolve_groups, unpack_groups
 from skspurious.data._group_columns import without_columns
 from skspurious.data._grouped import take_group_columns, take_named_groups
 from skspurious.data._sources import steps_of
+from skspurious.utils._fitting import _fit_context
 from skspurious.utils._parameters import extends
-from skspurious.utils._sklearn_compat import _fit_context
 
 
 @extends(TrainingParameters)

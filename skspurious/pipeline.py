@@ -18,7 +18,8 @@ from skspurious.data._grouped import (
     wrap_like,
 )
 from skspurious.data._sources import is_group_inferrer, known_for
-from skspurious.utils._sklearn_compat import _fit_context, _print_elapsed_time
+from skspurious.utils._fitting import _fit_context, restored_on_failure
+from skspurious.utils._sklearn_compat import _print_elapsed_time
 
 __all__ = ["Pipeline", "make_pipeline"]
 
@@ -153,12 +154,13 @@ class Pipeline(sklearn.pipeline.Pipeline):
             sample_group_val=sample_group_val,
         )
         given = {name: value for name, value in given.items() if value is not None}
+        with restored_on_failure(self):
+            X, of_last = self._fit_transformers(X, y, given, params)
+            last = self.steps[-1][1]
+            if not _is_left_out(last):
+                with _print_elapsed_time("Pipeline", self._log_message(len(self.steps) - 1)):
+                    last.fit(_for_last(last, X), y, **of_last)
         self._group_columns = columns
-        X, of_last = self._fit_transformers(X, y, given, params)
-        last = self.steps[-1][1]
-        if not _is_left_out(last):
-            with _print_elapsed_time("Pipeline", self._log_message(len(self.steps) - 1)):
-                last.fit(_for_last(last, X), y, **of_last)
         return self
 
     @available_if(_last_has("fit_transform", "transform"))
@@ -176,13 +178,14 @@ class Pipeline(sklearn.pipeline.Pipeline):
         -------
         Z : what the last step returns; GroupedData where there are groups
         """
-        X, of_last = self._fit_transformers(X, y, {}, params)
-        _, last = self.steps[-1]
-        if _is_left_out(last):
-            return X
-        if hasattr(last, "fit_transform"):
-            return _carry(X, lambda data: last.fit_transform(data, y, **of_last))
-        return _carry(X, lambda data: last.fit(data, y, **of_last).transform(data))
+        with restored_on_failure(self):
+            X, of_last = self._fit_transformers(X, y, {}, params)
+            _, last = self.steps[-1]
+            if _is_left_out(last):
+                return X
+            if hasattr(last, "fit_transform"):
+                return _carry(X, lambda data: last.fit_transform(data, y, **of_last))
+            return _carry(X, lambda data: last.fit(data, y, **of_last).transform(data))
 
     def _fit_transformers(self, X, y, given, params):
         """The transformed X, and the arguments of the last step, transformed where they must be."""

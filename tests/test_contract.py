@@ -817,7 +817,7 @@ def test_images_of_different_sizes_are_an_error_that_says_what_to_do(tmp_path):
     for size, name in ((6, "a"), (7, "b")):
         to_pil_image(torch.zeros(3, size, size)).save(tmp_path / f"{name}.png")
     paths = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
-    with pytest.raises(ValueError, match=r"differ in shape.*Resize"):
+    with pytest.raises(ValueError, match=r"differ in shape.*image_size="):
         ERMClassifier(Images).fit(paths, [0, 1])
 
 

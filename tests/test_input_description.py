@@ -7,9 +7,10 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.frozen import FrozenEstimator
 from torch import nn
+from torch.utils.data import Dataset
 from torchvision.transforms.functional import normalize, to_pil_image
 
-from skspurious import ERMClassifier, JTTClassifier, TorchFeatureExtractor
+from skspurious import ERMClassifier, GroupedData, JTTClassifier, TorchFeatureExtractor
 from skspurious._engine import _modules
 
 N = 40
@@ -72,8 +73,39 @@ KINDS = {
     "int64 tensor": lambda pixels, paths: torch.tensor(pixels).long(),
     "float tensor": lambda pixels, paths: torch.tensor(pixels) / 255,
     "half tensor": lambda pixels, paths: (torch.tensor(pixels) / 255).half(),
+    "floats up to 255": lambda pixels, paths: pixels.astype(np.float32),
+    "int32 tensor": lambda pixels, paths: torch.tensor(pixels).int(),
+    "channels last": lambda pixels, paths: np.moveaxis(pixels, 1, 3),
+    "channels last, in [0, 1]": lambda pixels, paths: np.moveaxis(pixels, 1, 3) / 255,
+    "channels last tensor": lambda pixels, paths: torch.tensor(pixels).permute(0, 2, 3, 1),
+    "Fortran order": lambda pixels, paths: np.asfortranarray(pixels),
     "paths": lambda pixels, paths: paths,
+    "pictures of Pillow": lambda pixels, paths: [to_pil_image(torch.tensor(p)) for p in pixels],
+    "list of tensors": lambda pixels, paths: list(torch.tensor(pixels)),
+    "list of float tensors": lambda pixels, paths: list(torch.tensor(pixels) / 255),
+    "list of arrays": lambda pixels, paths: list(np.moveaxis(pixels, 1, 3)),
+    "list of float64 arrays": lambda pixels, paths: list(pixels / 255),
+    "dataset": lambda pixels, paths: Labelled([torch.tensor(p) for p in pixels]),
+    "dataset of Pillow": lambda pixels, paths: Labelled(
+        [to_pil_image(torch.tensor(p)) for p in pixels]
+    ),
 }
+# Whichever of these was fitted on: of each way in which pictures come, one.
+FITTED = ["uint8", "float32", "paths", "channels last", "pictures of Pillow", "dataset"]
+FITTED += ["list of float tensors", "floats up to 255"]
+
+
+class Labelled(Dataset):
+    """A dataset as those of torchvision are: pairs of a picture and a label."""
+
+    def __init__(self, pictures):
+        self.pictures = pictures
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def __getitem__(self, i):
+        return self.pictures[i], 7
 
 
 # --------------------------------------------------------------------------------------
@@ -83,7 +115,7 @@ KINDS = {
 @pytest.mark.parametrize(
     ("module", "fitted_on"),
     [
-        *((Net, kind) for kind in ("uint8", "float32", "int64", "float tensor", "paths")),
+        *((Net, kind) for kind in FITTED),
         *((None, kind) for kind in ("uint8", "float32", "int64 tensor")),
     ],
 )
@@ -99,12 +131,12 @@ def test_the_same_pictures_have_the_same_probabilities_whatever_was_fitted(
         atol = 2e-3 if kind == "half tensor" else 1e-5
         X = make(pictures, paths)
         assert_allclose(clf.predict_proba(X), reference, atol=atol, err_msg=kind)
-        few = X[:1]  # of one picture the values say little about the scale
+        few = GroupedData(X)[[0]].data  # of one picture the values say little about the scale
         assert_allclose(clf.predict_proba(few), reference[:1], atol=atol, err_msg=kind)
 
 
 @pytest.mark.parametrize("fitted_on", ["uint8", "float32", "paths"])
-@pytest.mark.parametrize("asked_about", KINDS)
+@pytest.mark.parametrize("asked_about", [*FITTED, "half tensor"])
 def test_validation_samples_are_read_as_the_training_samples(
     pictures, paths, fitted_on, asked_about
 ):
@@ -118,7 +150,7 @@ def test_validation_samples_are_read_as_the_training_samples(
     assert max(high for _, high in Net.ranges) <= 1.0
 
 
-@pytest.mark.parametrize("fitted_on", ["uint8", "float32", "paths"])
+@pytest.mark.parametrize("fitted_on", FITTED)
 def test_the_extractor_reads_pictures_as_it_was_fitted(pictures, paths, fitted_on):
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -138,10 +170,11 @@ def test_the_extractor_reads_pictures_as_it_was_fitted(pictures, paths, fitted_o
 def test_floats_up_to_255_are_refused_by_name_with_the_remedy(pictures, paths, fitted_on):
     X = KINDS[fitted_on](pictures, paths)
     clf = ERMClassifier(Net, **FAST).fit(X, Y)
-    wrong = pictures.astype(np.float32)
-    low, high = int(wrong.min()), int(wrong.max())
+    wrong = 0.5 * pictures.astype(np.float32)
+    wrong[0, 0, 0, :2] = 0.0, 127.5
+    low, high = 0, 127.5
     message = (
-        rf"X has pictures with values from {low} to {high}, but ERMClassifier was fitted on "
+        rf"X(_val)? has pictures with values from {low} to {high}, but ERMClassifier was fitted on "
         r"pictures of type uint8 or with values in \[0, 1\]\. Pass them as uint8, or divide"
     )
     for refused in (clf.predict, clf.predict_proba, clf.decision_function):
@@ -158,7 +191,7 @@ def test_floats_up_to_255_are_refused_by_name_with_the_remedy(pictures, paths, f
     with pytest.raises(ValueError, match="Pass them as uint8, or divide"):
         extractor.transform(wrong)
     assert_array_equal(clf.predict(as_floats(pictures)), clf.predict(X))  # the remedies
-    assert_array_equal(clf.predict(wrong.astype(np.uint8)), clf.predict(X))
+    assert_array_equal(clf.predict((2 * wrong).astype(np.uint8))[1:], clf.predict(X)[1:])
 
 
 def test_a_little_overshoot_of_resampling_is_no_other_scale(pictures):
@@ -166,9 +199,11 @@ def test_a_little_overshoot_of_resampling_is_no_other_scale(pictures):
     clf.predict(1.1 * as_floats(pictures) - 0.03)
 
 
-@pytest.mark.parametrize("scale", ["standardised", "of floats up to 255"])
+@pytest.mark.parametrize("scale", ["standardised", "of twelve bits"])
 def test_pictures_of_a_scale_of_their_own_are_refused_as_bytes_and_files(pictures, paths, scale):
-    own = 4 * as_floats(pictures) - 2 if scale == "standardised" else pictures.astype(np.float32)
+    own = (
+        4 * as_floats(pictures) - 2 if scale == "standardised" else 16 * pictures.astype(np.float32)
+    )
     clf = ERMClassifier(Net, **FAST | {"lr": 1e-4}).fit(own, Y)
     low, high = own.min(), own.max()
     assert_array_equal(clf.predict(torch.tensor(own)), clf.predict(own))
@@ -206,13 +241,25 @@ def test_int64_pictures_are_uint8_pictures_bit_for_bit(pictures):
     assert max(high for _, high in Net.ranges) <= 1.0
 
 
+def test_reading_a_dataset_touches_no_generator(pictures, assert_global_rng_untouched):
+    """Fit looks at a few samples, whose transforms may draw."""
+
+    class Noisy(Labelled):
+        def __getitem__(self, i):
+            return self.pictures[i] / 255 * (0.9 + 0.1 * torch.rand(())), 7
+
+    noisy = Noisy([torch.tensor(p) for p in pictures])
+    with assert_global_rng_untouched():
+        ERMClassifier(Net, **FAST).fit(noisy, Y).predict(noisy)
+
+
 @pytest.mark.parametrize("make", [np.asarray, torch.tensor])
 def test_pictures_of_another_shape_are_refused(pictures, make):
     clf = ERMClassifier(Net, **FAST).fit(pictures, Y)
     with pytest.raises(ValueError, match=r"shape \(3, 5, 6\), but ERMClassifier was .*\(3, 6, 6\)"):
         clf.predict(make(pictures[:, :, 1:]))
-    with pytest.raises(ValueError, match=r"samples of shape \(1, 6, 6\)"):
-        clf.predict(make(pictures[:, :1]))
+    with pytest.raises(ValueError, match=r"samples of shape \(4, 6, 6\)"):
+        clf.predict(make(pictures[:, [0, 1, 2, 2]]))
 
 
 # --------------------------------------------------------------------------------------
@@ -259,7 +306,7 @@ def normalised_once(pixels):
     return X.min().item(), X.max().item()
 
 
-@pytest.mark.parametrize("fitted_on", ["uint8", "float32", "uint8 tensor", "paths"])
+@pytest.mark.parametrize("fitted_on", FITTED)
 def test_the_preprocessing_of_weights_acts_once(pretrained, pictures, paths, fitted_on):
     X = KINDS[fitted_on](pictures, paths)
     clf = ERMClassifier(**pretrained, **FAST).fit(X, Y, X_val=paths, y_val=Y)
@@ -278,6 +325,43 @@ def test_the_preprocessing_of_weights_acts_once(pretrained, pictures, paths, fit
         assert_allclose(extractor.transform(asked), reference, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [lambda X: X, torch.tensor, lambda X: list(torch.tensor(X)), lambda X: Labelled(list(X))],
+)
+def test_standardised_pictures_have_their_preprocessing_behind_them(pretrained, pictures, make):
+    """As where a dataset has the transform of the weights."""
+    ready = preprocess(torch.tensor(pictures)).numpy()
+    clf = ERMClassifier(**pretrained, **FAST).fit(make(ready), Y)
+    by_hand = ERMClassifier(_with_a_new_head, **FAST).fit(ready, Y)
+    assert_allclose(clf.predict_proba(make(ready)), by_hand.predict_proba(ready), atol=1e-5)
+    assert_allclose(Net.ranges[-1], (ready.min(), ready.max()), atol=1e-5)
+    with pytest.raises(ValueError, match=r"of type uint8, but .* a scale that is not known"):
+        clf.predict(pictures)
+
+
+def test_weights_refuse_pictures_of_an_unknown_scale(pretrained, pictures):
+    for X in (16.0 * pictures, list(torch.tensor(16.0 * pictures))):
+        with pytest.raises(ValueError, match=r"from 0 to .*weights= has preprocessing for.*Divide"):
+            ERMClassifier(**pretrained, **FAST).fit(X, Y)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "paths", "pictures of Pillow", "dataset"])
+def test_augmentation_comes_after_the_preprocessing_of_weights(pretrained, pictures, paths, kind):
+    """In training as in prediction, and whatever the pictures come in."""
+    seen = []
+
+    def augment(batch):
+        seen.append((batch.min().item(), batch.max().item()))
+        return batch
+
+    clf = ERMClassifier(**pretrained, train_transform=augment, **FAST | {"batch_size": N})
+    clf.fit(KINDS[kind](pictures, paths), Y)
+    assert_allclose(seen, [normalised_once(pictures)] * 3, atol=1e-5)
+    plain = ERMClassifier(**pretrained, **FAST | {"batch_size": N}).fit(pictures, Y)
+    assert_allclose(clf.predict_proba(pictures), plain.predict_proba(pictures), atol=1e-5)
+
+
 def test_weights_take_pictures_of_any_size(pretrained, monkeypatch, pictures, paths):
     """Their preprocessing resizes; without it, the shape is that of the training pictures."""
     import torchvision
@@ -294,7 +378,7 @@ def test_weights_take_pictures_of_any_size(pretrained, monkeypatch, pictures, pa
     assert_allclose(clf.predict_proba(larger), clf.predict_proba(paths), atol=1e-6)
 
 
-@pytest.mark.parametrize("fitted_on", ["uint8", "float32", "paths"])
+@pytest.mark.parametrize("fitted_on", FITTED)
 def test_a_transform_of_the_user_takes_the_place_of_that_of_the_weights(
     pretrained, pictures, paths, fitted_on
 ):
@@ -311,7 +395,9 @@ def test_a_transform_of_the_user_takes_the_place_of_that_of_the_weights(
     for kind in ("uint8", "float32", "int64 tensor", "float tensor", "paths"):
         asked = KINDS[kind](pictures, paths)
         assert_allclose(clf.predict_proba(asked), reference, atol=1e-5, err_msg=kind)
-    assert set(seen) == {torch.float32 if fitted_on == "float32" else torch.uint8}
+    assert set(seen) == {
+        torch.float32 if "float" in fitted_on and "255" not in fitted_on else torch.uint8
+    }
     assert max(high for _, high in Net.ranges) <= 1.0
 
 

@@ -1,8 +1,10 @@
 """save_model and load_model: the same estimator, from a file that runs no code."""
 
 import json
+import os
 import pickle
 import struct
+import sys
 
 import numpy as np
 import pandas as pd
@@ -39,8 +41,10 @@ from skspurious import (
     save_model,
 )
 from skspurious.datasets import make_spurious_classification, make_spurious_images
+from skspurious.exceptions import UnreadableFileError
 from skspurious.group_inference._methods import METHODS
 from skspurious.networks import LeNet
+from skspurious.persistence._format import HASH, KEY, content_hash
 
 FAST = {"max_epochs": 2, "lr": 0.1, "random_state": 0}
 
@@ -345,7 +349,7 @@ def test_what_cannot_be_written_is_named(table, path):
     with pytest.raises(TypeError, match=r"Pipeline\.steps\.1\.1\.note_ is a object"):
         save_model(ours_in_theirs, path)
     search = GridSearchCV(ERMClassifier(**FAST), {"lr": [0.1]}, cv=2).fit(X, y)
-    with pytest.raises(TypeError, match="which save_model cannot write"):
+    with pytest.raises(TypeError, match=r"save_model\(search\.best_estimator_, path\)"):
         save_model(search, path)
     own_step = make_pipeline(Centre(), ERMClassifier(**FAST)).fit(X, y)
     with pytest.raises(TypeError, match=r"Pipeline\.steps\.0\.1 is a Centre"):
@@ -389,11 +393,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(table, path, monkey
         save_model(clf, path)
     del clf.note_
 
-    def fills_the_disk(tensors, part, metadata):
-        part.write_bytes(b"half")
+    def fills_the_disk(handle):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(skspurious.persistence._save, "save_file", fills_the_disk)
+    monkeypatch.setattr(os, "fsync", fills_the_disk)
     with pytest.raises(OSError, match="No space"):
         save_model(clf, path)
     assert path.read_bytes() == before
@@ -419,7 +422,8 @@ def rewritten(path, change):
         header = json.loads(file.metadata()["skspurious"])
         tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
     change(header)
-    save_file(tensors, path, metadata={"skspurious": json.dumps(header)})
+    text = json.dumps(header)
+    save_file(tensors, path, metadata={KEY: text, HASH: content_hash(text, tensors)})
 
 
 @pytest.mark.parametrize(
@@ -432,6 +436,12 @@ def rewritten(path, change):
         {"object": "skspurious.mitigation._spare:partial", "state": []},
         {"object": "sklearn.externals._packaging.version:Version", "state": []},
         {"object": "sklearnish.evil:Thing", "state": []},
+        {"object": "skspurious.base:BaseTorchClassifier", "state": []},
+        {"object": "skspurious.group_inference.__main__:Thing", "state": []},
+        {"object": "skspurious.mitigation._nothing:ERMClassifier", "state": []},
+        {"object": "sklearn.conftest:Thing", "state": []},
+        {"name": "numpy.f2py.__main__:main"},
+        {"name": "torch.optim.lr_scheduler:StepLR"},
         {"name": "os:system"},
         {"name": "skspurious.cli:main"},
         {"name": "torch.optim.adam:_use_grad_for_differentiable"},
@@ -442,8 +452,76 @@ def rewritten(path, change):
 def test_a_file_cannot_name_what_is_run(node, table, path):
     save_model(ERMClassifier(**FAST).fit(*table), path)
     rewritten(path, lambda header: header["estimator"]["state"].append(["module_", node]))
-    with pytest.raises(ValueError, match="not read from files"):
+    before = set(sys.modules)
+    with pytest.raises(UnreadableFileError, match="not read from files"):
         load_model(path)
+    assert not {name for name in set(sys.modules) - before if name.startswith("numpy.f2py")}
+
+
+def flipped(content, bit):
+    content = bytearray(content)
+    content[bit // 8] ^= 1 << bit % 8
+    return bytes(content)
+
+
+def test_no_flipped_bit_and_no_part_of_a_file_is_read(table, path):
+    save_model(ERMClassifier(**FAST).fit(*table), path)
+    content = path.read_bytes()
+    for bit in range(0, 8 * len(content), 211):
+        path.write_bytes(flipped(content, bit))
+        with pytest.raises(UnreadableFileError):
+            load_model(path)
+    for size in range(0, len(content), len(content) // 20):
+        path.write_bytes(content[:size])
+        with pytest.raises(UnreadableFileError):
+            load_model(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x80\x04K\x01.", b"PK\x03\x04", bytes(100)])
+def test_any_other_file_is_refused_by_one_error(content, path):
+    path.write_bytes(content)
+    with pytest.raises(UnreadableFileError, match=r"model\.safetensors"):
+        load_model(path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        load_model(path)
+
+
+def set_node(header, name, node):
+    state = header["estimator"]["state"]
+    state[[key for key, _ in state].index(name)][1] = node
+
+
+HUGE = 10**13  # of rows or letters, which no machine has room for
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header: header["estimator"]["state"].append(["x_", {"nothing": 1}]),
+        lambda header: header["estimator"]["state"].append(["x_", {"tensor": "no such"}]),
+        lambda header: header["estimator"].update(state=[["classes_"]]),
+        lambda header: header.pop("given"),
+        lambda header: header.update(estimator={"object": 3}),
+        lambda header: set_node(header, "classes_", {"objects": [], "shape": [2], "dtype": "O"}),
+        lambda header: set_node(
+            header, "classes_", {"objects": ["a"], "shape": [1], "dtype": "<U500000000"}
+        ),
+        lambda header: _describe(header, "sample_shape", {"tuple": [HUGE]}),
+    ],
+)
+def test_a_tree_that_does_not_fit_is_refused_by_one_error(change, table, path):
+    save_model(ERMClassifier(**FAST).fit(*table), path)
+    rewritten(path, change)
+    with pytest.raises(UnreadableFileError, match=r"cannot be read|holds no estimator"):
+        load_model(path)
+
+
+def _describe(header, name, node):
+    """Change an attribute of the description of the input."""
+    (described,) = [v for k, v in header["estimator"]["state"] if k == "_description"]
+    (pair,) = [pair for pair in described["state"] if pair[0] == name]
+    pair[1] = node
 
 
 def test_files_of_others_and_of_later_versions_are_refused(table, path):

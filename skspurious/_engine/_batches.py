@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import repeat
+from itertools import pairwise, repeat
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from skspurious._engine._runtime import Runtime, to_device
 from skspurious.data import DatasetSamples, TensorSamples
+from skspurious.utils._random import restored_generators, seed_generators, seeded_draws
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -135,17 +136,50 @@ def _read(
                 X = X.pin_memory()
             yield to_device(X, device)
         return
+    seed = torch.initial_seed()  # as the main process was seeded
+    seeded: Any = _SeededSamples(samples, seed)
+    ordered = list(enumerate(torch.cat(parts).tolist()))
+    ends = np.cumsum([0, *(len(part) for part in parts)])
     loader = DataLoader(
-        samples,
-        batch_sampler=[part.tolist() for part in parts],
-        collate_fn=samples.collate,
+        seeded,
+        batch_sampler=[ordered[start:end] for start, end in pairwise(ends)],
+        collate_fn=seeded.collate,
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
-        # For the workers' seeds (the order is ours): as the main process was seeded.
-        generator=torch.Generator().manual_seed(torch.initial_seed()),
+        generator=torch.Generator().manual_seed(seed),  # else it would take the global one
     )
     for X in loader:
         yield to_device(X, device)
+
+
+class _SeededSamples(Dataset):
+    """Samples whose random changes depend on their place in the epoch, and not on the process.
+
+    ``num_workers`` then changes nothing. A list has no code that could draw.
+    """
+
+    def __init__(self, samples: DatasetSamples, seed: int):
+        self.samples, self.seed = samples, seed
+        self.is_list = isinstance(samples.dataset, list | tuple)
+
+    def __getitems__(self, batch: list[tuple[int, int]]) -> list[tuple[int, Any]]:
+        """The samples of a batch of places and rows, which torch asks for at once."""
+        if self.is_list:
+            return [(place, self.samples[row]) for place, row in batch]
+        rng, found = np.random.default_rng([self.seed, batch[0][0]]), []
+        with restored_generators():
+            for (place, row), seeds in zip(batch, rng.integers(2**32, size=(len(batch), 3))):
+                seed_generators(*seeds.tolist())
+                found.append((place, self.samples[row]))
+        return found
+
+    def collate(self, parts: list[tuple[int, Any]]) -> Any:
+        """One batch, seeded as its first sample."""
+        samples = [sample for _, sample in parts]
+        if self.samples.collate_fn is None:
+            return self.samples.collate(samples)
+        with seeded_draws(self.seed, parts[0][0], 1):
+            return self.samples.collate(samples)
 
 
 def prepare(X: Any, transform: Transform | None) -> Any:
@@ -168,7 +202,7 @@ def place(data: LabelledSamples | None, device: torch.device) -> Any:
         size = samples.tensor.element_size() * samples.tensor.nelement()
         fits = device.type != "cuda" or size < torch.cuda.mem_get_info(device)[0] // 2
         if fits:
-            samples = TensorSamples(samples.tensor.to(device))
+            samples = TensorSamples(samples.tensor.to(device), is_raw=samples.is_raw)
     group = None if data.group is None else data.group.to(device)
     weight = None if data.weight is None else data.weight.to(device)
     return replace(data, samples=samples, y=data.y.to(device), group=group, weight=weight)

@@ -32,6 +32,26 @@ class Callback:
         """After the last epoch."""
 
 
+class Recorder(Callback):
+    """A callback that collects something from epoch to epoch, and keeps it in the checkpoint.
+
+    It is called before the checkpoint of the epoch is written, other callbacks after. A run with
+    another ``identity`` is another run.
+    """
+
+    def identity(self) -> Any:
+        """What tells it from others."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict:
+        """Tensors, numbers and containers of them."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from there."""
+        raise NotImplementedError
+
+
 class ProgressBar(Callback):
     """One bar over the epochs, with the last losses and accuracies."""
 

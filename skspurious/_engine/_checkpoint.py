@@ -3,23 +3,25 @@
 Samplers and random generators are functions of the seed and the epoch, so what must be saved is
 the network, the objective (the group weights of GroupDRO), optimizer, schedule, loss scale and
 history. The file is written beside its place and then moved there, so it is always whole.
+
+A file has two lines and what ``torch.save`` writes: the hash of all that follows, and a JSON
+object with the version of the format and the fingerprint of the run.
 """
 
-import contextlib
 import hashlib
+import io
+import json
 import os
-import re
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from sklearn.base import BaseEstimator
-from torch import Tensor, nn
 
 from skspurious._engine._runtime import Runtime
+from skspurious.exceptions import UnreadableFileError
+from skspurious.utils._files import replacing, sweep
+
+FORMAT = 2
 
 
 class CheckpointFolder:
@@ -35,75 +37,63 @@ class CheckpointFolder:
 
     def __init__(self, folder: str | os.PathLike | None, fingerprint: str):
         self.path = None if folder is None else Path(folder) / f"{fingerprint}.pt"
+        self.fingerprint = fingerprint
 
     def load(self, state: dict[str, Any], runtime: Runtime) -> dict | None:
         """Put the saved run into ``state``; returns its progress, or None where none is saved."""
         runtime.wait()
-        if self.path is None or not self.path.is_file():
+        if self.path is None:
             return None
+        if runtime.is_main:
+            sweep(self.path)
+        if not self.path.is_file():
+            return None
+        content = self._verified(self.path.read_bytes())
         try:
-            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             for name, part in state.items():
                 if part is not None:
                     part.load_state_dict(saved["state"][name])
             return saved["progress"]
+        except (OSError, MemoryError):
+            raise
         except Exception as error:
-            raise ValueError(
-                f"the checkpoint {self.path} cannot be read ({type(error).__name__}). Delete it "
-                "to start this fit from the beginning, or choose another checkpoint_dir."
-            ) from error
+            raise self._unreadable(f"its content does not fit ({type(error).__name__})") from error
 
     def save(self, state: dict[str, Any], progress: dict, runtime: Runtime) -> None:
         """Write the run after an epoch, all or nothing; only the first process writes."""
         if self.path is None or not runtime.is_main:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         parts = {name: part.state_dict() for name, part in state.items() if part is not None}
-        handle, temporary = tempfile.mkstemp(dir=self.path.parent, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save({"state": parts, "progress": progress}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
+        buffer = io.BytesIO()
+        header = json.dumps({"format": FORMAT, "fingerprint": self.fingerprint})
+        buffer.write(f"{header}\n".encode())
+        torch.save({"state": parts, "progress": progress}, buffer)
+        content = buffer.getbuffer()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(self.path) as file:
+            file.write(f"{_hash(content)}\n".encode())
+            file.write(content)
+
+    def _verified(self, content: bytes) -> bytes:
+        """What follows the header, where all is as it was written, and by this run."""
+        digest, _, rest = content.partition(b"\n")
+        if digest != _hash(rest).encode():
+            raise self._unreadable("it is damaged, or was not written by this version")
+        text, _, saved = rest.partition(b"\n")
+        header = json.loads(text)
+        if header["format"] != FORMAT:
+            raise self._unreadable(f"it has format {header['format']}; this version has {FORMAT}")
+        if header["fingerprint"] != self.fingerprint:
+            raise self._unreadable("it is of another run")
+        return saved
+
+    def _unreadable(self, reason: str) -> UnreadableFileError:
+        return UnreadableFileError(
+            f"the checkpoint {self.path} cannot be used: {reason}. Delete it to start this fit "
+            "from the beginning, or choose another checkpoint_dir."
+        )
 
 
-def fingerprint(*parts: Any) -> str:
-    """Hash of parameters, arrays and networks: equal for two runs only if they are the same run.
-
-    Equal in every process: what has no value of its own (functions, transforms) counts by its
-    ``repr`` without the address.
-    """
-    digest = hashlib.blake2b(digest_size=12)
-    _add(digest, parts)
-    return digest.hexdigest()
-
-
-def _add(digest: Any, part: Any) -> None:
-    """Add one part, and all that is in it, to a hash."""
-    if isinstance(part, np.generic):
-        part = part.item()
-    digest.update(f"{type(part).__qualname__}:".encode())
-    if isinstance(part, Tensor):
-        digest.update(f"{part.dtype} {tuple(part.shape)}".encode())
-        part = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    if isinstance(part, np.ndarray) and part.dtype != object:
-        digest.update(f"{part.dtype} {part.shape}".encode())
-        digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
-    elif isinstance(part, list | tuple | np.ndarray):
-        digest.update(f"{len(part)}".encode())
-        for item in part:
-            _add(digest, item)
-    elif isinstance(part, Mapping):
-        _add(digest, sorted(part.items(), key=lambda item: repr(item[0])))
-    elif isinstance(part, BaseEstimator):
-        _add(digest, part.get_params(deep=False))
-    else:
-        digest.update(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(part)).encode())
-        if isinstance(part, nn.Module):
-            _add(digest, part.state_dict())
-    digest.update(b"|")
+def _hash(content: Any) -> str:
+    return hashlib.blake2b(content, digest_size=32).hexdigest()

@@ -6,6 +6,7 @@ stay on the device until it ends.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from skspurious._engine._batches import LabelledSamples, iterate_batches, place
+from skspurious._engine._callbacks import Callback, Recorder
 from skspurious._engine._checkpoint import CheckpointFolder
 from skspurious._engine._config import LoopConfig
 from skspurious._engine._evaluation import evaluate, summarize
@@ -60,38 +62,38 @@ def fit_loop(
         "schedule": schedule,
         "scaler": runtime.scaler,
     }
+    recorders = [c for c in config.callbacks if isinstance(c, Recorder)]
+    others = [c for c in config.callbacks if not isinstance(c, Recorder)]
+    state |= {f"recorder {i}": recorder for i, recorder in enumerate(recorders)}
     folder = CheckpointFolder(config.checkpoint_dir, config.fingerprint)
 
-    with runtime.fork_rng():
-        progress = folder.load(state, runtime) or {"history": [], "best": None}
-        network: Any = torch.compile(module) if config.compile else module
-        step = make_step(runtime.wrap(network), objective, optimizer, schedule, runtime, config)
-        history: list[dict] = progress["history"]
-        for callback in config.callbacks:
-            callback.on_train_begin(
-                module=module,
-                max_epochs=config.max_epochs,
-                epoch=len(history),
-                is_main=runtime.is_main,
-            )
-        for epoch in range(len(history), config.max_epochs):
-            if _is_stopped(progress, config):
-                break
-            history.append(run_epoch(step, module, sampler, train, valid, runtime, config, epoch))
-            _keep_best(progress, history[-1], module, valid, config)
-            folder.save(state, progress, runtime)
-            for callback in config.callbacks:
-                callback.on_epoch_end(module=module, row=history[-1])
-        if any(not p.isfinite().all() for p in module.parameters()):
-            raise diverged(len(history), optimizer.param_groups[0]["lr"])
-        best = progress["best"]
-        if best is not None:
-            module.load_state_dict(best["state"])
-        for callback in config.callbacks:
-            callback.on_train_end(module=module, history=history)
+    progress = folder.load(state, runtime) or {"history": [], "best": None}
+    network: Any = torch.compile(module) if config.compile else module
+    step = make_step(runtime.wrap(network), objective, optimizer, schedule, runtime, config)
+    history: list[dict] = progress["history"]
+    for callback in config.callbacks:
+        callback.on_train_begin(
+            module=module,
+            max_epochs=config.max_epochs,
+            epoch=len(history),
+            is_main=runtime.is_main,
+        )
+    for epoch in range(len(history), config.max_epochs):
+        if _is_stopped(progress, config):
+            break
+        with runtime.fork_rng():  # not around the callbacks, which may wait for other threads
+            row = run_epoch(step, module, sampler, train, valid, runtime, config, epoch)
+        history.append(row)
+        _keep_best(progress, row, module, valid, config)
+        _tell(recorders, module, row)
+        folder.save(state, progress, runtime)
+        _tell(others, module, row)
+    best_epoch = _take_best(module, progress, optimizer)
+    for callback in config.callbacks:
+        callback.on_train_end(module=module, history=history)
     module.zero_grad()
     module.eval()
-    return LoopResult(history, None if best is None else best["epoch"], objective)
+    return LoopResult(history, best_epoch, objective)
 
 
 def make_updates(
@@ -227,6 +229,22 @@ def _keep_best(
             "score": score,
             "state": {k: v.detach().cpu().clone() for k, v in module.state_dict().items()},
         }
+
+
+def _tell(callbacks: Sequence[Callback], module: nn.Module, row: dict) -> None:
+    for callback in callbacks:
+        callback.on_epoch_end(module=module, row=row)
+
+
+def _take_best(module: nn.Module, progress: dict, optimizer: torch.optim.Optimizer) -> int | None:
+    """Put the network of the best epoch in place, where there is one; returns the epoch."""
+    if any(not p.isfinite().all() for p in module.parameters()):
+        raise diverged(len(progress["history"]), optimizer.param_groups[0]["lr"])
+    best = progress["best"]
+    if best is None:
+        return None
+    module.load_state_dict(best["state"])
+    return best["epoch"]
 
 
 def _is_stopped(progress: dict, config: LoopConfig) -> bool:

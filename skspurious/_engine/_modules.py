@@ -120,7 +120,7 @@ def batch_norms(module: nn.Module) -> list[nn.Module]:
 
 def layer_output(module: nn.Module, inputs: Any, layer: str = "penultimate") -> Tensor:
     """What ``layer`` gives for a batch; "penultimate" is what the last linear layer is given."""
-    found: list[Tensor] = []
+    found: list[Any] = []
     if layer == "penultimate":
         target = last_linear(module)[1]
         hook = target.register_forward_pre_hook(lambda _, args: found.append(args[0]))
@@ -138,7 +138,69 @@ def layer_output(module: nn.Module, inputs: Any, layer: str = "penultimate") -> 
         hook.remove()
     if not found:
         raise ValueError(f"layer={layer!r} was not called in the forward pass.")
-    return found[-1]
+    return features_of(found[-1])
+
+
+def features_of(output: Any) -> Tensor:
+    """The tensor of what a layer or a network gives: of transformers its last hidden state."""
+    if isinstance(output, Mapping):
+        known = [output[name] for name in ("last_hidden_state", "logits") if name in output]
+        output = known[0] if known else next(iter(output.values()))
+    return output[0] if isinstance(output, tuple | list) else output
+
+
+def embed(module: nn.Module, inputs: Any) -> Tensor:
+    """What the head of a network is given for a batch; without a head, what the network gives.
+
+    The head is the last linear layer, unless a layer with weights is called after it, as where a
+    transformer ends in a normalisation, or the output is a hidden state of transformers.
+    """
+    linear = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    called: list[tuple[nn.Module, Any]] = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, args: called.append((layer, args)))
+        for layer in module.modules()
+        if isinstance(layer, nn.Linear) or next(layer.parameters(recurse=False), None) is not None
+    ]
+    try:
+        output = module(**inputs) if isinstance(inputs, Mapping) else module(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    has_hidden_state = isinstance(output, Mapping) and "logits" not in output
+    if not linear or has_hidden_state:
+        return features_of(output)
+    if all(layer is not linear[-1] for layer, _ in called):
+        raise ValueError(
+            f"the last linear layer of {type(module).__name__} was not called in the forward "
+            "pass, so its head is not known. Name a layer by layer=."
+        )
+    last, args = called[-1]
+    return args[0] if last is linear[-1] else features_of(output)
+
+
+def pool(features: Tensor, pooling: str | None, inputs: Any = None) -> Tensor:
+    """One vector a sample: of tokens (n, tokens, width) and maps (n, channels, height, width).
+
+    "mean" is over the tokens that the attention mask keeps, or over the places; "cls" the first
+    token; "auto" is the mean; None lays all numbers side by side.
+    """
+    if features.ndim < 3 or pooling is None:
+        return features.reshape(len(features), -1)
+    if features.ndim > 3:
+        if pooling == "cls":
+            raise ValueError(
+                f"pooling='cls' takes the first token, but the layer gives maps of shape "
+                f"{tuple(features.shape[1:])}: use 'mean' or None."
+            )
+        return features.flatten(2).mean(2)
+    if pooling == "cls":
+        return features[:, 0]
+    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+    if mask is None or mask.shape != features.shape[:2]:
+        return features.mean(1)
+    weight = mask.to(features.dtype)[..., None]
+    return (features * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 def check_output(module: nn.Module, inputs: Any, n_classes: int) -> None:

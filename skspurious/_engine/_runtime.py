@@ -16,6 +16,8 @@ from accelerate.utils import broadcast, broadcast_object_list, get_int_from_env,
 from joblib.parallel import get_active_backend
 from torch import Tensor, nn
 
+from skspurious.utils._random import generator_lock
+
 _AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -124,10 +126,13 @@ class Runtime:
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Any:
-    """torch's global generators seeded for a block, and afterwards as they were."""
+    """torch's global generators seeded for a block, and afterwards as they were.
+
+    One thread at a time: a fit in another thread has the same bits as alone.
+    """
     on_gpu = device is not None and device.type == "cuda"
     devices = [device.index or 0] if on_gpu and device is not None else []
-    with torch.random.fork_rng(devices=devices):
+    with generator_lock, torch.random.fork_rng(devices=devices):
         torch.random.default_generator.manual_seed(seed)
         if on_gpu:
             torch.cuda.manual_seed(seed)

@@ -1,5 +1,6 @@
 """A stage: one run of the loop within a method."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from skspurious._engine._batches import LabelledSamples
+from skspurious._engine._callbacks import Callback
 from skspurious._engine._config import LoopConfig
 from skspurious._engine._head import can_fit_head, fit_head
 from skspurious._engine._loop import LoopResult, fit_loop
@@ -51,6 +53,10 @@ class Stage:
     sampler: Sampler
     seed: int
     changes: dict[str, Any] = field(default_factory=dict)
+
+    def callbacks_of(self, config: LoopConfig) -> Sequence[Callback]:
+        """Callbacks of this stage."""
+        return self.changes.get("callbacks", config.callbacks)
 
     def run(
         self,

@@ -1,5 +1,6 @@
 """Samples: one adapter gives every kind of X a length and row selection by an index array."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,13 @@ import scipy.sparse
 import torch
 from torch.utils.data import Dataset, default_collate
 
+from skspurious.data._pictures import is_pillow, read_file
+from skspurious.data._tokenizers import as_collate
+from skspurious.utils._identity import NoIdentityError, fingerprint
+from skspurious.utils._random import seeded_draws
+
+_N_LOOKED_AT = 8  # samples of a dataset by which one is told from another
+
 
 class TensorSamples:
     """Samples in one tensor in memory: a batch is one ``index_select``.
@@ -17,12 +25,15 @@ class TensorSamples:
     ----------
     tensor : tensor of shape (n_samples, ...)
         uint8 stays uint8 until it is in a batch.
+    is_raw : bool, default=True
+        False for pictures that the user has standardised: no preprocessing is theirs any more.
     """
 
     is_resident = True
 
-    def __init__(self, tensor):
+    def __init__(self, tensor, *, is_raw=True):
         self.tensor = tensor
+        self.is_raw = is_raw
 
     def __len__(self):
         return len(self.tensor)
@@ -34,7 +45,7 @@ class TensorSamples:
 
     def take(self, index):
         """The samples of an index array, as samples."""
-        return TensorSamples(self.tensor[torch.as_tensor(index)])
+        return TensorSamples(self.tensor[torch.as_tensor(index)], is_raw=self.is_raw)
 
     def identity(self):
         """What tells these samples from others, for the fingerprint of a run."""
@@ -55,39 +66,67 @@ class DatasetSamples(Dataset):
         Makes a batch (tensor or dict of tensors) from a list of samples.
     are_image_files : bool, default=False
         Whether the dataset reads the image files of a list of paths.
+    form : callable, default=None
+        Acts on each sample as it is read.
     """
 
     is_resident = False
     sample_shape = None
 
-    def __init__(self, dataset, index=None, collate_fn=None, *, are_image_files=False):
+    def __init__(self, dataset, index=None, collate_fn=None, *, are_image_files=False, form=None):
         self.dataset = dataset
         self.index = np.arange(n_rows(dataset)) if index is None else np.asarray(index)
         self.collate_fn = collate_fn
         self.are_image_files = are_image_files
+        self.form = form
 
     def __len__(self):
         return len(self.index)
 
     def __getitem__(self, i):
-        return self.dataset[int(self.index[i])]
+        sample = self.dataset[int(self.index[i])]
+        return sample if self.form is None else self.form(sample)
 
     def take(self, index):
         """The samples of an index array, as samples; nothing is read yet."""
-        return DatasetSamples(
-            self.dataset,
-            self.index[np.asarray(index)],
-            self.collate_fn,
-            are_image_files=self.are_image_files,
-        )
+        return self._like(index=self.index[np.asarray(index)])
+
+    def with_form(self, form):
+        """The same samples, with what acts on each as it is read."""
+        return self._like(form=form)
+
+    def _like(self, **changes):
+        kept = {
+            "dataset": self.dataset,
+            "index": self.index,
+            "collate_fn": self.collate_fn,
+            "are_image_files": self.are_image_files,
+            "form": self.form,
+        }
+        return DatasetSamples(**kept | changes)
 
     def identity(self):
-        """What tells these samples from others without reading them: their paths or texts."""
-        content = getattr(self.dataset, "paths", self.dataset)
-        is_text = isinstance(content, list) and all(isinstance(c, str) for c in content)
-        views = [repr(view) for view in getattr(self.dataset, "views", ())]
-        kind = "/".join([type(self.dataset).__qualname__, *views])
-        return kind, self.index, content if is_text else None
+        """What tells these samples from others: the dataset, its files, and some of its rows."""
+        paths = getattr(self.dataset, "paths", None)
+        if paths is None and isinstance(getattr(self.dataset, "samples", None), list):
+            paths = [sample[0] for sample in self.dataset.samples]  # a folder of torchvision
+        rows = None if isinstance(self.dataset, list | tuple) else self._some_rows()
+        return self.dataset, self.index, _file_states(paths or []), rows
+
+    def _some_rows(self):
+        """Hashes of a few samples; one that is another time different does not count."""
+        rows = []
+        for i in np.unique(np.linspace(0, len(self) - 1, _N_LOOKED_AT).astype(int)).tolist():
+            once, again = (self._hash_of_row(i) for _ in range(2))
+            rows.append(once if once == again else None)
+        return rows
+
+    def _hash_of_row(self, i):
+        try:
+            with seeded_draws(i):
+                return fingerprint(self[i])
+        except NoIdentityError:
+            return None
 
     def collate(self, samples):
         """One batch of a list of samples.
@@ -113,10 +152,15 @@ class DatasetSamples(Dataset):
         if len(shapes) > 1:
             raise ValueError(
                 f"samples of one batch differ in shape: {sorted(shapes)[:4]}. Give all one "
-                "shape, for images by ImagePaths(paths, transform=Resize(...)), or pass a "
-                "collate_fn that does."
+                "shape, for pictures by image_size=, or pass a collate_fn that does."
             )
         return default_collate(samples)
+
+
+def _file_states(paths):
+    """Size and time of every file."""
+    states = [os.stat(path) for path in paths if os.path.isfile(path)]
+    return np.array([(state.st_size, state.st_mtime_ns) for state in states], dtype=np.int64)
 
 
 class ImagePaths(Dataset):
@@ -125,7 +169,8 @@ class ImagePaths(Dataset):
     Parameters
     ----------
     paths : sequence of str or Path
-        Files that Pillow can read.
+        Files that Pillow can read. They are turned as their EXIF data say; every mode of colour
+        becomes RGB; grey levels of 16 bits, and floats from 0 to 1, become bytes by their scale.
     transform : callable, default=None
         Acts on one image, for instance ``torchvision.transforms.v2.Resize((224, 224))``.
     """
@@ -140,19 +185,34 @@ class ImagePaths(Dataset):
         return len(self.paths)
 
     def __getitem__(self, i):
-        from PIL import Image
-        from torchvision.transforms.functional import pil_to_tensor
-
-        if not Path(self.paths[i]).is_file():
-            raise ValueError(
-                f"X[{i}] = {self.paths[i]!r} is not a file. A list of str is read as image "
-                "files; for texts, pass a collate_fn that turns a list of texts into a batch."
-            )
-        with Image.open(self.paths[i]) as file:
-            image = pil_to_tensor(file.convert("RGB"))
+        self.check_files(rows=[i])
+        image = read_file(self.paths[i], i)
         for view in self.views:
             image = view.apply(image)
         return image if self.transform is None else self.transform(image)
+
+    def check_files(self, *, name="X", rows=None):
+        """Check that every path is a file; nothing is read.
+
+        Parameters
+        ----------
+        name : str, default="X"
+            What the user calls the paths.
+        rows : sequence of int, default=None
+            Rows to look at; None is all.
+
+        Raises
+        ------
+        ValueError
+            If one is not; it names the row.
+        """
+        for i in range(len(self.paths)) if rows is None else rows:
+            if not Path(self.paths[i]).is_file():
+                raise ValueError(
+                    f"{name}[{i}] = {self.paths[i]!r} is not a file. A list of str is read as "
+                    "image files; for texts, pass a collate_fn that turns a list of texts into a "
+                    "batch."
+                )
 
     def with_transform(self, transform):
         """The same files, with another transform after the views."""
@@ -213,11 +273,11 @@ def as_samples(X, *, collate_fn=None, image_transform=None):
     >>> len(samples), samples.sample_shape, samples.take([0, 2]).tensor.dtype
     (4, (3, 8, 8), torch.uint8)
     """
-    kind = input_kind(X)
+    kind, collate_fn = input_kind(X), as_collate(collate_fn)
     if kind == "samples":
         if X.is_resident or collate_fn is None:
             return X
-        return DatasetSamples(X.dataset, X.index, collate_fn, are_image_files=X.are_image_files)
+        return X._like(collate_fn=collate_fn)
     if kind == "tensor":
         return TensorSamples(X.detach())
     if kind in ("array", "table"):
@@ -254,7 +314,7 @@ def input_kind(X):
         if isinstance(first, str | Path):
             return "strings"
         sample = first[0] if isinstance(first, tuple) and len(first) else first
-        is_sample = torch.is_tensor(sample) or isinstance(sample, Mapping)
+        is_sample = torch.is_tensor(sample) or isinstance(sample, Mapping) or is_pillow(sample)
         if isinstance(sample, np.ndarray):
             is_sample = isinstance(first, tuple) or sample.ndim > 1
         return "dataset" if is_sample else "table"

@@ -7,7 +7,7 @@ from numbers import Real
 import numpy as np
 from sklearn.base import clone
 
-from skspurious._engine._callbacks import Callback
+from skspurious._engine._callbacks import Recorder
 from skspurious.base import BaseTorchClassifier
 from skspurious.data._sources import last_step
 
@@ -21,28 +21,33 @@ def check_has_epochs(source, is_trained):
             f"{type(source).__name__} does not train in one plain run: use ERMClassifier or "
             "BalancedRetrainer"
         )
-    elif source.checkpoint_dir is not None:
-        problem = (
-            "scores of earlier epochs are not in a checkpoint: set the classifier's "
-            "checkpoint_dir to None"
-        )
     else:
         return
     raise ValueError(f"epoch_selector chooses among the epochs of a training; {problem}.")
 
 
-class EpochScores(Callback):
-    """Scores the network after each epoch, and remembers the best."""
+class EpochScores(Recorder):
+    """Scores the network after each epoch, and remembers the weights of the best."""
 
     def __init__(self, extractor, X, y):
         self.extractor, self.X, self.y = extractor, X, y
-        self.values, self.best_module = [], None
+        self.values, self.best_weights = [], None
+
+    def identity(self):
+        params = self.extractor.get_params(deep=False)
+        return {k: v for k, v in params.items() if k not in ("memmap_dir", "num_workers", "device")}
+
+    def state_dict(self):
+        return {"values": self.values, "best_weights": self.best_weights}
+
+    def load_state_dict(self, state):
+        self.values, self.best_weights = state["values"], state["best_weights"]
 
     def on_epoch_end(self, *, module, row, **kwargs):
         module = copy.deepcopy(module)  # the extractor may have another device
         score = score_epoch(self.extractor._adopt(module, self.X), self.X, self.y)
         if not self.values or score > max(self.values):
-            self.best_module = module
+            self.best_weights = {k: v.cpu().clone() for k, v in module.state_dict().items()}
         self.values.append(score)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from skspurious._engine._batches import LabelledSamples, iterate_batches
 from skspurious._engine._config import IN_THE_LOOP
-from skspurious._engine._modules import forward, last_linear, layer_output
+from skspurious._engine._modules import embed, forward, last_linear, layer_output, pool
 from skspurious._engine._runtime import Runtime
 from skspurious._preparation import read_training_input
 from skspurious._training import transforms_of
@@ -24,9 +24,11 @@ from skspurious.data._grouped import wrap_like
 from skspurious.embedding._cross_fit import check_cross_fit, cross_fitted_outputs
 from skspurious.embedding._epochs import EpochScores, check_has_epochs
 from skspurious.embedding._frozen import FrozenNetwork
+from skspurious.utils._files import allocate
+from skspurious.utils._fitting import _fit_context
 from skspurious.utils._parameters import ModuleParametersMixin, refuses_unknown, shallow_copy
 from skspurious.utils._random import draw_seed, seed_nested
-from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
+from skspurious.utils._sklearn_compat import Interval, StrOptions
 
 
 class _Extractor(
@@ -98,8 +100,14 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
     weights : str or torchvision weights, default=None
         Pretrained weights of a torchvision model, such as "DEFAULT".
     layer : str, default="penultimate"
-        "penultimate" takes the input of the last linear layer; any other name is that of a
-        submodule of the network, whose output is taken.
+        "penultimate" takes the input of the head, the last linear layer, and of a network without
+        a head its output; any other name is that of a submodule of the network, whose output is
+        taken.
+    pooling : {"auto", "mean", "cls"} or None, default="auto"
+        How one vector is made of outputs with a vector for every token (n_samples, n_tokens,
+        n_features) or place (n_samples, n_channels, height, width). "mean" is over the places, or
+        over the tokens that the ``attention_mask`` of the batch keeps; "cls" is the first token;
+        "auto" is "mean"; None lays all numbers side by side.
     output : {"embedding", "logits", "proba", "hardness", "hardness_residual"}, default="embedding"
         "embedding" is what ``layer`` gives; the others ignore ``layer``. "logits" is the output of
         the network and "proba" its softmax. "hardness" is one number for each sample, for
@@ -112,14 +120,18 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         Type of the result; half precision takes half the memory.
     memmap_dir : path, default=None
         Folder in which the result is written as a ``.npy`` file; ``transform`` then returns a
-        memory map of it. Each call writes a new file.
+        memory map of it. Each call writes a new file; a disk without room for it is an
+        ``OSError``.
     batch_size : int, default=128
         Samples per forward pass.
     eval_transform : callable, default=None
         Acts on a whole batch. None takes the preprocessing of ``weights``, or the classifier's
         own transform.
     collate_fn : callable, default=None
-        Makes a batch from a list of samples; texts need one. None takes the classifier's own.
+        Makes a batch from a list of samples, or a tokenizer of transformers; texts need one. None
+        takes the classifier's own.
+    image_size : int or tuple of two ints, default=None
+        Height and width that pictures are resized to. None takes the classifier's own.
     device : str or torch.device, default="auto"
         "auto" is CUDA, then MPS, then the CPU.
     precision : {"float32", "bf16", "fp16"}, default="float32"
@@ -192,12 +204,14 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         "module": [str, nn.Module, BaseEstimator],
         "weights": [None, str, object],
         "layer": [str],
+        "pooling": [None, StrOptions({"auto", "mean", "cls"})],
         "output": [StrOptions({"embedding", "logits", "proba", "hardness", "hardness_residual"})],
         "dtype": [StrOptions({"float32", "float16"})],
         "memmap_dir": [None, str, os.PathLike],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "eval_transform": [None, callable],
         "collate_fn": [None, callable],
+        "image_size": [None, Interval(Integral, 1, None, closed="left"), tuple, list],
         "device": [str, torch.device],
         "precision": [StrOptions({"float32", "bf16", "fp16"})],
         "num_workers": [Interval(Integral, 0, None, closed="left")],
@@ -213,12 +227,14 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         *,
         weights=None,
         layer="penultimate",
+        pooling="auto",
         output="embedding",
         dtype="float32",
         memmap_dir=None,
         batch_size=128,
         eval_transform=None,
         collate_fn=None,
+        image_size=None,
         device="auto",
         precision="float32",
         num_workers=0,
@@ -229,12 +245,14 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         self.module = module
         self.weights = weights
         self.layer = layer
+        self.pooling = pooling
         self.output = output
         self.dtype = dtype
         self.memmap_dir = memmap_dir
         self.batch_size = batch_size
         self.eval_transform = eval_transform
         self.collate_fn = collate_fn
+        self.image_size = image_size
         self.device = device
         self.precision = precision
         self.num_workers = num_workers
@@ -266,11 +284,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
             If ``epoch_selector`` has no epochs to choose from, its score is not a finite number,
             or ``cross_fit`` does not go with the other parameters.
         """
-        fitted = shallow_copy(self)._fit(unpack_groups(X)[0], y)
-        self.__dict__ = vars(fitted)  # all at once: a fit that fails changes nothing
-        return self
-
-    def _fit(self, X, y):
+        X = unpack_groups(X)[0]
         is_frozen = isinstance(self.module, FrozenEstimator)
         source = self.module.estimator if is_frozen else self.module
         if isinstance(source, BaseEstimator) and not isinstance(source, BaseTorchClassifier):
@@ -303,6 +317,7 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
                 weights=self.weights,
                 eval_transform=self.eval_transform,
                 collate_fn=self.collate_fn,
+                image_size=self.image_size,
                 random_state=self.random_state,
             ).fit(X)
         return self._adopt(self.estimator_.module_, X)
@@ -332,14 +347,15 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         callbacks = [*(own["callbacks"] or []), scores]
         self.estimator_.set_params(callbacks=callbacks, max_epochs=epochs).fit(X, y)
         self.estimator_.set_params(**own)
-        self.estimator_.module_ = scores.best_module
+        self.estimator_.module_.load_state_dict(scores.best_weights)
         self.estimator_.best_epoch_ = int(np.argmax(scores.values)) + 1
         self.epoch_scores_ = np.array(scores.values)
 
     def _reader(self):
         """What reads X: the classifier, with the transforms that are given here."""
         source = self.estimator_
-        given = {"eval_transform": self.eval_transform, "collate_fn": self.collate_fn}
+        names = ("eval_transform", "collate_fn", "image_size")
+        given = {name: getattr(self, name) for name in names}
         own = {k: v for k, v in given.items() if v is not None and v is not getattr(source, k)}
         return shallow_copy(source).set_params(**own) if own else source
 
@@ -365,16 +381,23 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
             for batch in batches:
                 with runtime.autocast():
                     Z = self._output(module, batch["X"])
-                Z = Z.float().flatten(1).to(getattr(torch, self.dtype)).cpu().numpy()
+                Z = Z.float().to(getattr(torch, self.dtype)).cpu().numpy()
                 if result is None:
                     result = self._allocate((n_rows, Z.shape[1]), is_probe)
+                if Z.shape[1] != result.shape[1]:
+                    raise ValueError(
+                        f"samples give {result.shape[1]} numbers and {Z.shape[1]} numbers, as "
+                        "texts of different length do with pooling=None: use 'mean' or 'cls'."
+                    )
                 result[start : start + len(Z)] = Z
                 start += len(Z)
         return result
 
     def _output(self, module, inputs):
         if self.output == "embedding":
-            return layer_output(module, inputs, self.layer)
+            is_default = self.layer == "penultimate"
+            Z = embed(module, inputs) if is_default else layer_output(module, inputs, self.layer)
+            return pool(Z, self.pooling, inputs)
         if self.output in ("hardness", "hardness_residual"):
             x = layer_output(module, inputs, "penultimate").float().flatten(1)
             direction = _hardness_direction(module)
@@ -391,7 +414,9 @@ class TorchFeatureExtractor(_GroupCarrier, _Extractor):
         Path(self.memmap_dir).mkdir(parents=True, exist_ok=True)
         handle, path = tempfile.mkstemp(dir=self.memmap_dir, suffix=".npy")
         os.close(handle)
-        return np.lib.format.open_memmap(path, mode="w+", dtype=self.dtype, shape=shape)
+        result = np.lib.format.open_memmap(path, mode="w+", dtype=self.dtype, shape=shape)
+        allocate(path, os.path.getsize(path))  # or raise, where the disk has no room
+        return result
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

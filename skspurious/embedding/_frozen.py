@@ -3,7 +3,6 @@
 from skspurious._engine._modules import build_module
 from skspurious._preparation import read_unlabelled_input
 from skspurious.base import BaseTorchClassifier
-from skspurious.data._description import InputDescription
 from skspurious.utils._random import draw_seed
 
 
@@ -12,8 +11,7 @@ class FrozenNetwork(BaseTorchClassifier):
 
     def fit(self, X, y=None):
         """Build the network and check X."""
-        samples = read_unlabelled_input(self, X)
-        self._description = InputDescription.of(samples)
+        samples, self._description = read_unlabelled_input(self, X)
         self.module_ = build_module(
             self.module,
             weights=self.weights,

@@ -1,5 +1,7 @@
 """NSF on an embedding: identify, neutralise, eliminate, update, as one pure function."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +46,7 @@ def fit_neutral(
     reg_weight: float = 10.0,
     class_balanced: bool = False,
     generator: torch.Generator | None = None,
+    keep: Callable[[str, Callable[[], Any]], Any] = lambda _, compute: compute(),
 ) -> NeutralFit:
     """The four steps of NSF.
 
@@ -70,6 +73,9 @@ def fit_neutral(
         Whether classes have the same weight in the loss of the head.
     generator : torch.Generator, default=None
         Of the batches and of the head's first weights.
+    keep : callable
+        Called with "eliminate" and "update" and a function that runs these steps, whose result,
+        of tensors, it returns: from an earlier run, if there was one.
 
     Returns
     -------
@@ -91,7 +97,8 @@ def fit_neutral(
     centers = neutral_centers(F, code, outlier, sample_weight=sample_weight)
     # Eliminate: a map that draws samples to the neutral centers of their classes.
     wide = torch.float32 if features.device.type == "mps" else torch.float64
-    *mapped, eliminate_losses = fit_elimination(
+    eliminate = partial(
+        fit_elimination,
         features,
         y.to(features.device),
         torch.from_numpy(centers).to(features.device, wide),
@@ -100,6 +107,7 @@ def fit_neutral(
         sample_weight=weight,
         **how,
     )
+    *mapped, eliminate_losses = keep("eliminate", eliminate)
     scale, shift = (parameter.cpu().double().numpy() for parameter in mapped)
     _check_is_finite(scale, shift, transform_steps, lr)
     # Update: a head on which rescued and easy samples weigh the same.
@@ -111,7 +119,8 @@ def fit_neutral(
     used = np.flatnonzero(weights > 0)
     rows = torch.from_numpy(used).to(features.device)
     maps = (torch.from_numpy(value).to(features) for value in (scale, shift))
-    weight_of_head, bias_of_head, update_losses = _fit_head(
+    update = partial(
+        _fit_head,
         neutralise(features[rows], *maps),
         y.to(features.device)[rows],
         part[used],
@@ -122,11 +131,10 @@ def fit_neutral(
         start_at_zero=is_fallback,
         **how,
     )
+    *head, update_losses = keep("update", update)
     losses = {"eliminate": eliminate_losses, "update": update_losses}
-    head = weight_of_head, bias_of_head
-    return NeutralFit(
-        means, outlier, centers, scale, shift, rescued, weights, head, losses, is_fallback
-    )
+    learned = means, outlier, centers, scale, shift, rescued, weights, (*head,), losses
+    return NeutralFit(*learned, is_fallback)
 
 
 def _fit_head(

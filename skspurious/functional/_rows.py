@@ -18,7 +18,8 @@ def row_chunks(n_rows: int, n_features: int) -> Iterator[slice]:
 
 
 def squared_norm(rows: np.ndarray) -> np.ndarray:
-    """Squared length of every row."""
+    """Squared length of every row; how the rows lie in memory changes nothing."""
+    rows = np.ascontiguousarray(rows)
     return np.einsum("ij,ij->i", rows, rows)
 
 

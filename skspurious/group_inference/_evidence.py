@@ -14,7 +14,7 @@ from skspurious.functional._jury import jury_scores
 from skspurious.functional._recovery import recovery_tests
 from skspurious.group_inference._methods import new_method
 from skspurious.group_inference._named_views import CLEAN
-from skspurious.group_inference._samples import as_array
+from skspurious.group_inference._samples import AS_ROWS, as_array, smallest_type
 from skspurious.group_inference._two_sided import TwoSidedMethod
 from skspurious.utils._random import draw_seed
 from skspurious.views._base import View
@@ -177,7 +177,7 @@ def clean_numbers(inferrer, X):
     is_for_jury = not is_table or samples.shape[1] == n_features
     if is_for_jury and CLEAN in getattr(inferrer, "view_names_", []):
         return inferrer.represent(X)
-    return check_array(samples, dtype=[np.float64, np.float32])
+    return smallest_type(check_array(samples, **AS_ROWS))
 
 
 def strongest(recoveries):

@@ -18,7 +18,7 @@ _MUST_ERR = 0.1  # how often a plain head errs on one side, before one can say t
 
 
 @dataclass(frozen=True)
-class _Kept:
+class KeptSamples:
     """What evidence is looked for in: some samples, by few numbers."""
 
     Z: np.ndarray  # (n_rows, at most 64)
@@ -42,7 +42,7 @@ class CarriesEvidence(BaseEstimator):
         """Evidence: whether the groups rest on a shortcut, with the figures."""
         if "_evidence" not in vars(self):
             raise AttributeError(f"{type(self).__name__} has no evidence_ before fit.")
-        if isinstance(self._evidence, _Kept):
+        if isinstance(self._evidence, KeptSamples):
             self._evidence = self._evidence.evidence()
         return self._evidence
 
@@ -72,7 +72,7 @@ class CarriesEvidence(BaseEstimator):
             order, fold = cross_fit_folds(Z, code, max(2, n_folds), 0)
             rows = order if n_folds == 1 else order[fold == 0]
             part = leading_components(Z[rows].astype(np.float64), is_quick=True)
-            self._evidence = _Kept(
+            self._evidence = KeptSamples(
                 part, code[rows], nuisance.name, nuisance.says[rows], nuisance.reason
             )
 
@@ -87,7 +87,7 @@ class CarriesEvidence(BaseEstimator):
             few errors, nobody can say so.
         """
         found = self._evidence
-        if isinstance(found, _Kept):
+        if isinstance(found, KeptSamples):
             found = found.evidence(n_permutations=1)  # the figures alone, at first
         figures = found.figures
         if not figures or figures["error_misled"] < _MUST_ERR:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skspurious.functional._rows import row_chunks
 from skspurious.group_inference._base import GroupMethod, InferenceContext
@@ -17,14 +17,15 @@ from skspurious.group_inference._neighbors import NeighborIndex, TrainingRows
 from skspurious.group_inference._samples import (
     GroupCarrier,
     PassThrough,
-    as_array,
     check_losses,
     encode_classes,
     normalize_rows,
     resolve_device,
+    rows_of_fit,
 )
+from skspurious.utils._fitting import _fit_context
 from skspurious.utils._random import draw_seed
-from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
+from skspurious.utils._sklearn_compat import Interval, StrOptions
 
 
 class SpuriousGroupInferrer(CarriesEvidence, TrainingRows, GroupCarrier, PassThrough):
@@ -250,7 +251,7 @@ class SpuriousGroupInferrer(CarriesEvidence, TrainingRows, GroupCarrier, PassThr
             If parameters contradict each other or the data, or one of `X_val` and
             `y_val` is missing.
         """
-        X, y = validate_data(self, as_array(X), y, dtype=[np.float64, np.float32])
+        X, y = rows_of_fit(self, X, y)
         check_classification_targets(y)
         self.classes_, code = np.unique(y, return_inverse=True)
         method = self.method_ = new_method(self.method)

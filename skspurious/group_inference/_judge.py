@@ -18,7 +18,7 @@ from skspurious.data._samples import n_rows
 from skspurious.functional._cross_fit import cross_fit_folds, fit_balanced_logistic
 from skspurious.group_inference._columns import TableColumns, column_positions
 from skspurious.group_inference._keys import sample_keys
-from skspurious.group_inference._samples import as_array
+from skspurious.group_inference._samples import AS_ROWS, as_array, smallest_type
 from skspurious.utils._random import seed_nested
 
 _FEWEST = 1e-6  # probability that any class has at least
@@ -119,7 +119,7 @@ class Judge:
                 "numbers of these, such as PatchFeatures() or a TorchFeatureExtractor, or in a "
                 "classifier."
             )
-        return check_array(Z, dtype=[np.float64, np.float32], input_name=f"view {self.name!r}")
+        return smallest_type(check_array(Z, **AS_ROWS, input_name=f"view {self.name!r}"))
 
     def _fit(self, Z, code):
         """A model, with the shares of the classes that it has to be freed from."""

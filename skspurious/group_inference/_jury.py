@@ -21,13 +21,15 @@ from skspurious.group_inference._named_views import CLEAN, resolve_views
 from skspurious.group_inference._samples import (
     AsIs,
     GroupCarrier,
-    as_array,
     encode_classes,
+    further_rows,
+    rows_of_fit,
     table_of_numbers,
 )
 from skspurious.group_inference._sides import margins_of, parts_of_predictions, taken_for
+from skspurious.utils._fitting import _fit_context
 from skspurious.utils._random import draw_seed
-from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
+from skspurious.utils._sklearn_compat import Interval, StrOptions
 from skspurious.views._standard import is_table
 
 
@@ -217,16 +219,7 @@ class ViewJury(CarriesEvidence, GroupCarrier, AsIs):
         TypeError
             If a view is no transformer, no classifier and no columns.
         """
-        before = vars(self).copy()
-        try:
-            return self._fit(unpack_groups(X)[0], y)
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)  # nothing half new
-            raise
-
-    def _fit(self, X, y):
-        X = self._check_samples(X, reset=True)
+        X = self._check_samples(unpack_groups(X)[0], reset=True)
         y = column_or_1d(y, warn=True)
         assert_all_finite(y, input_name="y")
         if len(y) != n_rows(X):
@@ -424,11 +417,7 @@ class ViewJury(CarriesEvidence, GroupCarrier, AsIs):
             return validate_data(self, X, reset=reset, skip_check_array=True)
         if not is_table(X):
             return X
-        dtype = [np.float64, np.float32] if reset else getattr(self, "_dtype", np.float64)
-        X = validate_data(self, as_array(X), reset=reset, dtype=dtype)
-        if reset:
-            self._dtype = X.dtype
-        return X
+        return rows_of_fit(self, X) if reset else further_rows(self, X)
 
     def set_output(self, *, transform=None):
         """Does nothing: the samples stay as they are.

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from skspurious.data._pictures import is_pillow, pillow_pixels
 from skspurious.data._samples import ImagePaths, TensorSamples, input_kind, n_rows
 from skspurious.functional._rows import row_keys
 
@@ -26,6 +27,8 @@ def sample_keys(X, code):
     -------
     key : ndarray of shape (n_samples,), uint64
     """
+    if isinstance(X, pd.DataFrame) and all(map(pd.api.types.is_numeric_dtype, X.dtypes)):
+        X = X.to_numpy(dtype=np.float64)
     if isinstance(X, pd.DataFrame):
         key = pd.util.hash_pandas_object(X, index=False).to_numpy(copy=True)
     elif isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype in (np.float32, np.float64):
@@ -53,8 +56,11 @@ def _is_file(text):
 
 
 def _digest(sample):
-    if isinstance(sample, tuple | list) and len(sample) and hasattr(sample[0], "shape"):
+    is_pair = isinstance(sample, tuple | list) and len(sample)
+    if is_pair and (hasattr(sample[0], "shape") or is_pillow(sample[0])):
         sample = sample[0]  # of a dataset: the picture, without its label
+    if is_pillow(sample):
+        sample = pillow_pixels(sample)
     if torch.is_tensor(sample):
         sample = sample.detach().cpu().numpy()
     if isinstance(sample, np.ndarray) and sample.dtype != object:

@@ -35,7 +35,7 @@ class PassThrough(OneToOneFeatureMixin, AsIs):
     """Tables of numbers as they are, with the names of their columns."""
 
     def _check_samples(self, X):
-        return validate_data(self, as_array(X), reset=False, dtype=[np.float64, np.float32])
+        return further_rows(self, X)
 
 
 class GroupCarrier:
@@ -97,6 +97,36 @@ def table_of_numbers(X):
         X = X.to_numpy() if not X.select_dtypes(exclude="number").shape[1] else None
     is_table = isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "buif"
     return X if is_table and np.isfinite(X).all() else None
+
+
+def smallest_type(X):
+    """Float32 where it holds the same numbers, so that equal numbers have one type."""
+    if X.dtype == np.float32:
+        return X
+    with np.errstate(over="ignore"):
+        for part in row_chunks(*X.shape):
+            if not (X[part].astype(np.float32) == X[part]).all():
+                return X
+    return X.astype(np.float32)
+
+
+# How scikit-learn is asked to check rows: one layout, for sums depend on it in the last bits.
+AS_ROWS = {"dtype": [np.float64, np.float32], "order": "C"}
+
+
+def rows_of_fit(estimator, X, y="no_validation"):
+    """Checked rows, and labels where they are given; ``estimator`` remembers the type."""
+    checked = validate_data(estimator, as_array(X), y, **AS_ROWS)
+    has_labels = isinstance(checked, tuple)
+    rows = smallest_type(checked[0] if has_labels else checked)
+    estimator._dtype = rows.dtype
+    return (rows, checked[1]) if has_labels else rows
+
+
+def further_rows(estimator, X):
+    """Checked rows of the type that ``fit`` saw."""
+    rows = validate_data(estimator, as_array(X), reset=False, **AS_ROWS)
+    return rows.astype(getattr(estimator, "_dtype", np.float64), copy=False)
 
 
 def normalize_rows(X):

@@ -8,7 +8,7 @@ from scipy.special import softmax
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skspurious.data._grouped import carried_attribute
 from skspurious.data._groups import encode_attribute
@@ -22,11 +22,12 @@ from skspurious.group_inference._label_report import report_labels
 from skspurious.group_inference._samples import (
     GroupCarrier,
     PassThrough,
-    as_array,
     encode_classes,
+    rows_of_fit,
 )
+from skspurious.utils._fitting import _fit_context
 from skspurious.utils._random import draw_seed
-from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
+from skspurious.utils._sklearn_compat import Interval, StrOptions
 from skspurious.utils._warnings import warn
 
 # Features from which on components are found by a randomised method.
@@ -216,7 +217,7 @@ class SemiSupervisedGroupInferrer(CarriesEvidence, GroupCarrier, PassThrough):
             may mean "not known".
         """
         given = carried_attribute(X) if sample_attribute is None else sample_attribute
-        X, y = validate_data(self, as_array(X), y, dtype=[np.float64, np.float32])
+        X, y = rows_of_fit(self, X, y)
         check_classification_targets(y)
         self.classes_, code = np.unique(y, return_inverse=True)
         value, values = self._encode(given, len(y))
@@ -343,7 +344,7 @@ class SemiSupervisedGroupInferrer(CarriesEvidence, GroupCarrier, PassThrough):
         )
         known = value[rows][first]
         known[at[value[rows] != known[at]]] = -1  # equal rows with different labels
-        self._known_key, self._known_value, self._dtype = key, known, X.dtype
+        self._known_key, self._known_value = key, known
 
     def _learn(self, X, code, value):
         """Model of the attribute and, out of fold, its temperature; and that of the class."""
@@ -437,7 +438,7 @@ class SemiSupervisedGroupInferrer(CarriesEvidence, GroupCarrier, PassThrough):
         """The values that are given, or were for the same rows in training; -1 for others."""
         if not len(self._known_key):
             return value
-        key = row_keys(X.astype(self._dtype, copy=False), code)
+        key = row_keys(X, code)
         at = np.minimum(np.searchsorted(self._known_key, key), len(self._known_key) - 1)
         known = np.where(self._known_key[at] == key, self._known_value[at], -1)
         return np.where(value >= 0, value, known)

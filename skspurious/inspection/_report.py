@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from skspurious.utils._files import replace_text
+
 __all__ = ["write_report"]
 
 _PAGE = """<!DOCTYPE html>
@@ -89,7 +91,7 @@ def write_report(path, *, title, sections):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     page = _PAGE.format(title=escape(title), body="\n".join(body))
-    path.write_text(page, encoding="utf-8")
+    replace_text(path, page)
     return path
 
 

@@ -20,6 +20,7 @@ from skspurious.metrics._checks import (
     is_correct,
     training_sizes,
 )
+from skspurious.utils._files import replace_text
 
 __all__ = ["GroupReport", "group_report"]
 
@@ -142,8 +143,7 @@ class GroupReport(pd.DataFrame):
         if hasattr(buf, "write"):
             buf.write(html)
         else:
-            with open(buf, "w", encoding="utf-8") as file:
-                file.write(html)
+            replace_text(buf, html)
         return None
 
     def _marked_html(self):

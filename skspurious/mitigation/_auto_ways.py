@@ -24,21 +24,28 @@ class Ways:
     ----------
     estimator : BaseTorchClassifier
         Gives the shared parameters.
-    level : {"small", "large"}
+    chosen : str
+        What the groups are.
+    level : {"none", "small", "large"}
         What balancing recovers: where it is little, the head is changed less.
     data : FitData
         With groups.
     runtime : Runtime
     seeds : sequence of two ints
+    sure_rows : ndarray of int
+        Rows of X whose groups are sure. Balanced draws are of these; networks and weighted heads
+        are trained on all.
     """
 
-    def __init__(self, estimator, level, data, runtime, seeds):
+    def __init__(self, estimator, chosen, level, data, runtime, seeds, *, sure_rows):
         names = BaseTorchClassifier().get_params(deep=False)
         self.shared = {n: getattr(estimator, n) for n in names if n != "group_inferrer"}
+        self.chosen = chosen
         self.level = level
         self.data = data
         self.runtime = runtime
         self.seeds = seeds
+        self.sure_rows = sure_rows
 
     def train(self, way, module, data):
         """The network trained in one of the ways, in place.
@@ -62,10 +69,18 @@ class Ways:
         if way == "last layer":
             network = LastLayerRetrainer(retrain_on="train", **self.shared)
             history, best_epoch = network._train_network(module, data, self.runtime, self.seeds)
-        gentle = {"balance": "weights", "penalty": "l2", "Cs": _GENTLE_CS}
-        params = {**self.shared, "max_epochs": 0, **(gentle if self.level == "small" else {})}
+        params = {**self.shared, "max_epochs": 0}
+        samples = replace(data, valid=None)
+        if self.chosen == "classes":
+            params |= {"balance": "weights", "penalty": "l2"}
+        # What was not trained on the samples has not fitted them: balanced draws do no harm.
+        elif way == "last layer" and self.level == "small":
+            params |= {"balance": "weights", "penalty": "l2", "Cs": _GENTLE_CS}
+        else:
+            is_sure = np.isin(data.train.rows, self.sure_rows)
+            samples = replace(samples, train=data.train.take(np.flatnonzero(is_sure)))
         head = LastLayerRetrainer(retrain_on="train", **params)
-        trained = head._train(module, replace(data, valid=None), self.runtime, self.seeds)
+        trained = head._train(module, samples, self.runtime, self.seeds)
         return Trained(trained.module, history, best_epoch)
 
     def compare(self, module, names):

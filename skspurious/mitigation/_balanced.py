@@ -90,8 +90,8 @@ class BalancedRetrainer(BaseTorchClassifier):
 
     The size of a group is its number of samples; a ``sample_weight`` acts on the loss alone.
 
-    A head on a wide embedding, with a group of few samples, may want a ``weight_decay`` of about ten
-    times the "auto" that ``history_`` shows: choose it in a search, or on validation samples.
+    A head on a wide embedding, with a group of few samples, may want a ``weight_decay`` of about
+    ten times the "auto" that ``history_`` shows: choose it in a search, or on validation samples.
 
     References
     ----------

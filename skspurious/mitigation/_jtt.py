@@ -18,8 +18,9 @@ from skspurious.functional._error_set import class_margins, stratified_folds
 from skspurious.functional._weights import sampling_probabilities
 from skspurious.mitigation._erm import ERMClassifier
 from skspurious.mitigation._stages import make_first_stage, read_for
+from skspurious.utils._fitting import _fit_context
 from skspurious.utils._parameters import RESNET50, extends
-from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
+from skspurious.utils._sklearn_compat import Interval, StrOptions
 from skspurious.utils._warnings import warn
 
 # Of presets for texts: the first stage by SGD, the second by AdamW.
@@ -349,6 +350,7 @@ class JTTClassifier(BaseTorchClassifier):
         first = make_first_stage(self, "auto" if is_head else init_epochs)
         first.set_params(
             checkpoint_dir=self.checkpoint_dir,
+            run_name=self.run_name,
             random_state=self.random_state,
             verbose=self.verbose,
         )

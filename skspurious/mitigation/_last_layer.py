@@ -42,8 +42,8 @@ class LastLayerRetrainer(BaseTorchClassifier):
     Cs : "auto" or sequence of float, default="auto"
         Inverse strengths of the penalty to choose from. "auto" is the paper's grid for L1,
         (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01), and from 1.0 to 0.0001 in eight steps for L2; and
-        100.0 and 10.0 where a balanced draw has fewer than 500 samples, but more than the embedding
-        has numbers.
+        100.0 and 10.0 for a linear head (``module=None``) where a balanced draw has fewer than 500
+        samples, but more than there are features.
     C : float, default=None
         One inverse strength; None chooses from ``Cs`` by the worst-group accuracy.
     n_tuning_splits : int, default=5
@@ -233,7 +233,9 @@ class LastLayerRetrainer(BaseTorchClassifier):
         if not is_on_validation and data.valid is not None and data.valid.group is not None:
             scorer = HeadData(embed(data.valid), data.valid, scaler)
         center = _old_head(module, scaler) if self.penalty_center == "head" else None
-        heads = HeadSearch(self, data.classes, HeadData(Z, retrain, scaler), scorer, center)
+        heads = HeadSearch(
+            self, data.classes, HeadData(Z, retrain, scaler), scorer, runtime, center
+        )
         learned = heads.fit(seeds[0])
         # The standardisation is folded into the head.
         learned["coef_"] = learned["coef_"] / scaler.scale_

@@ -6,6 +6,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.class_weight import compute_sample_weight
 
+from skspurious._training import identity_of, remembered
 from skspurious.functional._l1_logistic import LogisticHeads, fit_l1_logistic
 from skspurious.functional._metrics import group_means
 from skspurious.functional._split import balanced_subset, stratified_split
@@ -83,11 +84,12 @@ class HeadSearch:
         What the heads are fitted on.
     scorer : HeadData or None
         What they are judged on; None judges on the other half of ``data``.
+    runtime : Runtime
     center : tensor of shape (n_rows, n_embedding) or None
         The head for standardised embeddings to which the penalty pulls; None is zero.
     """
 
-    def __init__(self, estimator, classes, data, scorer, center=None):
+    def __init__(self, estimator, classes, data, scorer, runtime, center=None):
         self.estimator, self.data, self.scorer = estimator, data, scorer
         self.n_classes, self.center = len(classes), center
         self.class_weight = _weight_of_codes(estimator.class_weight, classes)
@@ -97,6 +99,9 @@ class HeadSearch:
         if self.penalty == "auto":
             is_small = estimator.module is None and self.smallest < _FEW_SAMPLES
             self.penalty = "l2" if is_small else "l1"
+        self.runtime = runtime
+        if estimator.checkpoint_dir is not None:  # of all that the heads of a path have in common
+            self.identity = identity_of(estimator, data.Z, data.y, data.mean, data.scale, center)
 
     def fit(self, seed):
         """Learned attributes, the head for standardised embeddings."""
@@ -172,7 +177,8 @@ class HeadSearch:
     def _grid(self):
         """The inverse strengths to choose from where none are given."""
         n_balanced = self.smallest * self.n_cells
-        is_weaker = self.data.Z.shape[1] < n_balanced < _MANY_SAMPLES
+        is_head = self.estimator.module is None
+        is_weaker = is_head and self.data.Z.shape[1] < n_balanced < _MANY_SAMPLES
         return (*(_WEAKER if is_weaker else ()), *_GRIDS[self.penalty])
 
     def _split(self, rng):
@@ -216,6 +222,20 @@ class HeadSearch:
         ]
 
     def _path_on(self, rows, weight, Cs, start=None):
+        """The same heads from a checkpoint, or fitted now."""
+        if self.estimator.checkpoint_dir is None:
+            return self._fit_path(rows, weight, Cs, start)
+        parts = [self.identity, rows, weight, Cs, start and tuple(start)]
+        path = remembered(
+            self.estimator,
+            "heads",
+            lambda: [tuple(heads) for heads in self._fit_path(rows, weight, Cs, start)],
+            parts=parts,
+            runtime=self.runtime,
+        )
+        return [LogisticHeads(*(v.to(self.data.Z.device) for v in heads)) for heads in path]
+
+    def _fit_path(self, rows, weight, Cs, start):
         """The heads of one batch along the values of C, each starting from the one below."""
         Z, y = self.data.standardise(rows), self.data.y[rows]
         path = []

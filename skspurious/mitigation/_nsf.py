@@ -1,6 +1,7 @@
 """NSF: neutralise the spurious part of an embedding, and retrain the head on what is left."""
 
 from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -16,7 +17,7 @@ from skspurious._engine._runtime import Runtime
 from skspurious._engine._samplers import UniformSampler, WeightedSampler
 from skspurious._engine._stage import TO_THE_END, Stage
 from skspurious._prediction import read_embedding
-from skspurious._training import Trained, loop_config, run_stage
+from skspurious._training import Trained, loop_config, remembered, run_stage
 from skspurious.base import BaseTorchClassifier
 from skspurious.functional._elimination import neutralise
 from skspurious.functional._nsf import fit_neutral
@@ -325,8 +326,11 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         exact = Runtime(self.device)  # whatever the precision of training
         module.to(exact.device)
         weight = None if chosen.weight is None else chosen.weight.cpu().numpy().astype(np.float64)
+        Z = read_embedding(self, module, chosen.samples, exact, len(data.classes))
+        generator = torch.Generator().manual_seed(draw_seed)
+        parts = [Z, chosen.y, weight]
         fit = fit_neutral(
-            read_embedding(self, module, chosen.samples, exact, len(data.classes)),
+            Z,
             chosen.y,
             n_classes=len(data.classes),
             sample_weight=weight,
@@ -336,7 +340,8 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
             lr=self.nsf_lr,
             reg_weight=self.reg_weight,
             class_balanced=self._balances_classes,
-            generator=torch.Generator().manual_seed(draw_seed),
+            generator=generator,
+            keep=partial(remembered, self, parts=parts, runtime=exact, generator=generator),
         )
         if fit.is_fallback:
             warn(

@@ -17,8 +17,9 @@ from skspurious.base import BaseTorchClassifier
 from skspurious.data import encode_groups, unpack_groups
 from skspurious.functional._metrics import group_means
 from skspurious.mitigation._pruner import PRUNING_CONSTRAINTS, SpuriousSamplePruner
+from skspurious.utils._fitting import _fit_context
 from skspurious.utils._parameters import RESNET50, extends, shallow_copy
-from skspurious.utils._sklearn_compat import StrOptions, _fit_context
+from skspurious.utils._sklearn_compat import StrOptions
 
 _TOLERANCE = 0.01  # of accuracy, that the largest fraction may lose
 

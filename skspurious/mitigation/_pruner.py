@@ -15,13 +15,13 @@ from skspurious.data._grouped import carried_attribute, take_group_columns
 from skspurious.data._sources import last_step
 from skspurious.functional._difficulty import select_kept, split_difficulty
 from skspurious.mitigation._pruner_scores import Scores, check_epochs, score_samples
-from skspurious.utils._parameters import extends, shallow_copy
-from skspurious.utils._sklearn_compat import Interval, StrOptions, _fit_context
+from skspurious.utils._fitting import _fit_context
+from skspurious.utils._parameters import extends
+from skspurious.utils._sklearn_compat import Interval, StrOptions
 from skspurious.utils._warnings import warn
 
-# Shared parameters without a meaning where nothing is validated and no run is resumed.
+# Shared parameters without a meaning where nothing is validated.
 _NOT_IN_SCORING = (
-    "checkpoint_dir",
     "early_stopping",
     "monitor",
     "n_epochs_no_change",
@@ -214,9 +214,7 @@ class SpuriousSamplePruner(TrainingParameters):
             self, X, y, group_inferrer=self.group_inferrer, sample_group=sample_group
         )
         callbacks = loop_config(self, data.train).callbacks
-        fitted = shallow_copy(self)
-        fitted._learn(self, data, module, runtime, seeds, carriers, scores, callbacks)
-        self.__dict__ = vars(fitted)  # all at once: a fit that fails changes nothing
+        self._learn(self, data, module, runtime, seeds, carriers, scores, callbacks)
         return self
 
     def fit_resample(self, X, y, *, sample_group=None, carriers=None, scores=None):

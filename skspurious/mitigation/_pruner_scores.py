@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from skspurious._engine._batches import iterate_batches, place
-from skspurious._engine._callbacks import Callback
+from skspurious._engine._callbacks import Recorder
 from skspurious._engine._modules import forward, last_linear
 from skspurious._engine._objective import Objective
 from skspurious._engine._optimizers import make_schedule
@@ -87,12 +87,26 @@ def score_samples(
     return Scores(np.stack(runs), early, pd.concat(frames, ignore_index=True))
 
 
-class _Recorder(Callback):
+class _Recorder(Recorder):
     """Scores all samples after some epochs."""
 
     def __init__(self, look, difficulty, epochs, checks):
         self.look, self.difficulty, self.epochs, self.checks = look, difficulty, epochs, checks
         self.scores, self.early, self.correct = [], {}, []
+
+    def identity(self):
+        return self.difficulty, self.epochs, list(self.checks)
+
+    def state_dict(self):
+        as_tensors = [[torch.from_numpy(v) for v in part] for part in (self.scores, self.correct)]
+        early = {epoch: torch.from_numpy(error) for epoch, error in self.early.items()}
+        return {"scores": as_tensors[0], "correct": as_tensors[1], "early": early}
+
+    def load_state_dict(self, state):
+        self.scores, self.correct = (
+            [v.numpy() for v in state[name]] for name in ("scores", "correct")
+        )
+        self.early = {epoch: error.numpy() for epoch, error in state["early"].items()}
 
     def on_epoch_end(self, *, module, row, **kwargs):
         epoch = row["epoch"]
@@ -173,7 +187,6 @@ def _beginning(estimator, train, n_epochs):
         "max_epochs": n_epochs,
         "lr_schedule": schedule,
         "patience": None,
-        "checkpoint_dir": None,
     }
 
 

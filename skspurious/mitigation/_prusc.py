@@ -386,7 +386,7 @@ class PruSCNetwork(BaseTorchClassifier):
                 np.asarray(Z),
                 y,
                 classes,
-                n_clusters=int(self.n_clusters),
+                n_clusters=self.n_clusters,
                 device=device,
                 seed=seed,
             )

@@ -17,9 +17,8 @@ def cluster_embedding(Z, y, classes, *, n_clusters, device, seed):
     with several classes the number with the best silhouette is taken.
     """
     n_classes = len(classes)
-    candidates = [n_clusters]
-    if n_clusters == "auto":
-        candidates = [2 * n_classes, 4 * n_classes, 8 * n_classes]
+    is_open = n_clusters == "auto"
+    candidates = [2 * n_classes, 4 * n_classes, 8 * n_classes] if is_open else [int(n_clusters)]
     best, best_score = None, None
     for n in candidates:
         inferrer = SpuriousGroupInferrer(

@@ -1,6 +1,7 @@
 """The first stage of composed methods."""
 
 import inspect
+from pathlib import Path
 
 import numpy as np
 from sklearn.base import clone
@@ -29,7 +30,14 @@ _SECOND_STAGE_ONLY = {
     "validation_fraction",
     "verbose",
 }
-_OF_THE_NETWORK = ("module", "weights", "module_params", "collate_fn", "eval_transform")
+_OF_THE_NETWORK = (
+    "module",
+    "weights",
+    "module_params",
+    "collate_fn",
+    "eval_transform",
+    "image_size",
+)
 
 
 def make_first_stage(estimator, max_epochs):
@@ -38,16 +46,21 @@ def make_first_stage(estimator, max_epochs):
     By default plain training with the estimator's own shared parameters. A classifier that the
     user gave as ``first_stage`` is taken as it is; if it has no module, it gets the
     estimator's, with what goes along with it; if it has one, it takes over ``collate_fn`` alone,
-    where it has none.
+    where it has none. Its checkpoints lie in the estimator's folder.
     """
     if estimator.first_stage is None:
         names = set(inspect.signature(BaseTorchClassifier.__init__).parameters) - {"self"}
         params = {name: getattr(estimator, name) for name in names - _SECOND_STAGE_ONLY}
-        return ERMClassifier(**{**params, "max_epochs": max_epochs})
-    first = clone(estimator.first_stage)
-    names = _OF_THE_NETWORK if first.module is None else ("collate_fn",)
-    missing = [name for name in names if getattr(first, name) is None]
-    return first.set_params(**{name: getattr(estimator, name) for name in missing})
+        first = ERMClassifier(**{**params, "max_epochs": max_epochs})
+    else:
+        first = clone(estimator.first_stage)
+        names = _OF_THE_NETWORK if first.module is None else ("collate_fn",)
+        missing = [name for name in names if getattr(first, name) is None]
+        first.set_params(**{name: getattr(estimator, name) for name in missing})
+    if first.checkpoint_dir is None and estimator.checkpoint_dir is not None:
+        folder = Path(estimator.checkpoint_dir, "first_stage")
+        first.set_params(checkpoint_dir=folder, run_name=estimator.run_name)
+    return first
 
 
 def read_for(first, samples):

@@ -1,7 +1,6 @@
 """XRM: groups by the cross-mistakes of twin networks, then GroupDRO."""
 
 from numbers import Integral
-from pathlib import Path
 
 from skspurious.base import BaseTorchClassifier
 from skspurious.mitigation._erm import ERMClassifier
@@ -153,8 +152,6 @@ class XRMClassifier(GroupDROClassifier):
         max_epochs = self.max_epochs if self.init_epochs is None else self.init_epochs
         first = make_first_stage(self, max_epochs)
         shared = {name: getattr(first, name) for name in ERMClassifier().get_params(deep=False)}
-        if shared["checkpoint_dir"] is None and self.checkpoint_dir is not None:
-            shared["checkpoint_dir"] = Path(self.checkpoint_dir, "twins")
         min_group_size = self.min_group_size
         if min_group_size is None:
             min_group_size = 20 if self.module is None else 1

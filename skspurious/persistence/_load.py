@@ -1,24 +1,26 @@
 """load_model, and the reader that turns nodes and tensors into an estimator."""
 
-import importlib
 import json
+import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from safetensors import safe_open
-from sklearn.base import BaseEstimator
 
 from skspurious._version import __version__
+from skspurious.exceptions import UnreadableFileError
 from skspurious.persistence._format import (
     FORMAT,
     GIVEN,
+    HASH,
     KEY,
-    NAMED,
-    PACKAGES,
+    content_hash,
+    find_class,
+    find_named,
     fresh_network,
-    is_named,
 )
 
 __all__ = ["load_model"]
@@ -47,9 +49,11 @@ def load_model(path, **given):
 
     Raises
     ------
+    UnreadableFileError
+        If the file was not written by ``save_model``, is damaged, of another version, or holds
+        what this package does not read. It is a ``ValueError``.
     ValueError
-        If the file was not written by ``save_model``, parameters are missing or unknown, or the
-        weights do not fit the network.
+        If parameters are missing or unknown, or the weights do not fit the network that is given.
 
     See Also
     --------
@@ -66,18 +70,47 @@ def load_model(path, **given):
     >>> load_model(path, module=nn.Linear(1, 2)).classes_
     array([0, 1])
     """
-    with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get(KEY)
-        if text is None:
-            raise ValueError(f"{path} was not written by skspurious.save_model.")
-        header = json.loads(text)
-        if header["format"] != FORMAT:
-            raise ValueError(
-                f"{path} has format {header['format']}, written by skspurious "
-                f"{header['versions']['skspurious']}; this is {__version__}. Update it."
-            )
-        _check_given(header["given"], given)
-        return _Reader(file, given).decode(header["estimator"])
+    header, tensors = _read(path)
+    _check_given(header["given"], given)
+    try:
+        return _Reader(tensors, given, size=os.path.getsize(path)).decode(header["estimator"])
+    except (_DoesNotFit, OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = str(error) if isinstance(error, UnreadableFileError) else repr(error)
+        raise UnreadableFileError(f"{path} cannot be read: {reason}") from error
+
+
+def _read(path):
+    """Header and tensors of a file, of which every byte is as it was written."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text = metadata.get(KEY)
+        is_whole = text is not None and metadata.get(HASH) == content_hash(text, tensors)
+        header = json.loads(text) if is_whole else {}
+        version = header.get("format")
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise UnreadableFileError(f"{path} is damaged, or no model file: {error}") from error
+    if not is_whole:
+        raise UnreadableFileError(
+            f"{path} was not written by skspurious.save_model, or has been changed since."
+        )
+    if version != FORMAT:
+        raise UnreadableFileError(
+            f"{path} has format {version}, and this is skspurious {__version__}, which reads "
+            f"format {FORMAT}. Read it with the version that wrote it."
+        )
+    if not isinstance(header.get("given"), dict) or "estimator" not in header:
+        raise UnreadableFileError(f"{path} holds no estimator.")
+    return header, tensors
+
+
+class _DoesNotFit(ValueError):
+    """The weights are those of another network than that of the parameters."""
 
 
 def _check_given(wanted, given):
@@ -99,8 +132,9 @@ class _Reader:
         *("device", "path", "frame", "name", "slice", "object", GIVEN),
     )
 
-    def __init__(self, file, given):
-        self.file, self.given = file, given
+    def __init__(self, tensors, given, size):
+        self.tensors, self.given = tensors, given
+        self.most = 100 * size + 2**26  # bytes of an array of words, which the file makes wide
 
     def decode(self, node):
         if isinstance(node, list):
@@ -126,7 +160,7 @@ class _Reader:
         return np.dtype(node["dtype"])
 
     def _tensor(self, node):
-        return self.file.get_tensor(node["tensor"])
+        return self.tensors[node["tensor"]]
 
     def _device(self, node):
         return torch.device(node["device"])
@@ -138,12 +172,15 @@ class _Reader:
         return self.given[node[GIVEN]]
 
     def _array(self, node):
-        array = self.file.get_tensor(node["array"]).numpy()
+        array = self.tensors[node["array"]].numpy()
         array = array.view(node.get("dtype", array.dtype))
         return array[()] if "scalar" in node else array
 
     def _objects(self, node):
-        array = np.empty(len(node["objects"]), dtype=np.dtype(node["dtype"]))
+        dtype = np.dtype(node["dtype"])
+        if dtype.kind not in "OU" or dtype.itemsize * len(node["objects"]) > self.most:
+            raise UnreadableFileError(f"it has an array of {dtype}.")
+        array = np.empty(len(node["objects"]), dtype=dtype)
         for i, item in enumerate(node["objects"]):
             array[i] = self.decode(item)
         array = array.reshape(node["shape"])
@@ -152,6 +189,9 @@ class _Reader:
     def _frame(self, node):
         columns = {i: self.decode(column) for i, column in enumerate(node["frame"])}
         frame = pd.DataFrame(columns, index=self.decode(node["index"]))
+        for dtype in node["dtypes"]:
+            if not _COLUMN.fullmatch(dtype):
+                raise UnreadableFileError(f"it has a column of {dtype}.")
         frame = frame.astype(dict(enumerate(node["dtypes"])))
         of_index, of_columns = node["axes"]
         if node["series"]:
@@ -160,15 +200,15 @@ class _Reader:
         return frame.rename_axis(index=of_index, columns=of_columns)
 
     def _name(self, node):
-        module, _, name = node["name"].partition(":")
-        if f"{module}.".startswith(NAMED):
-            value = getattr(importlib.import_module(module), name, None)
-            if is_named(value):
-                return value
-        raise ValueError(f"the file names {node['name']}, which is not read from files.")
+        value = find_named(node["name"])
+        if value is None:
+            raise UnreadableFileError(f"it names {node['name']}, which is not read from files.")
+        return value
 
     def _object(self, node):
-        cls = _find_class(node["object"])
+        cls = find_class(node["object"])
+        if cls is None:
+            raise UnreadableFileError(f"it has a {node['object']}, which is not read from files.")
         value, state = cls.__new__(cls), {}
         for name, attribute in node["state"]:
             state[name] = self._with_networks(value, state, attribute)
@@ -185,25 +225,23 @@ class _Reader:
         if not isinstance(node, dict) or "network" not in node:
             return self.decode(node)
         vars(owner).update(state)
+        weights = {k: self.tensors[name] for k, name in node["network"].items()}
+        if owner.module is None or isinstance(owner.module, str):
+            with torch.device("meta"):  # of any size, without memory
+                self._check_shapes(owner, fresh_network(owner), weights)
         module = fresh_network(owner)
-        weights = {k: self.file.get_tensor(name) for k, name in node["network"].items()}
-        try:
-            module.load_state_dict(weights, assign=True)
-        except RuntimeError as error:
-            raise ValueError(
-                f"the weights in the file do not fit module={owner.module!r}: {error}"
-            ) from error
+        self._check_shapes(owner, module, weights)
+        module.load_state_dict(weights, assign=True)
         return module.eval()
 
+    def _check_shapes(self, owner, module, weights):
+        """Raise where the network has other tensors than the file."""
+        wanted = {k: v.shape for k, v in module.state_dict().items()}
+        if wanted != {k: v.shape for k, v in weights.items()}:
+            is_given = not (owner.module is None or isinstance(owner.module, str))
+            error = _DoesNotFit if is_given else UnreadableFileError
+            raise error(f"the weights in the file do not fit module={owner.module!r}.")
 
-def _find_class(name):
-    """A class of this package or an estimator of scikit-learn."""
-    module, _, qualname = name.partition(":")
-    if module.partition(".")[0] in PACKAGES:
-        cls = getattr(importlib.import_module(module), qualname, None)
-        is_defined_there = isinstance(cls, type) and cls.__module__ == module
-        if is_defined_there and (
-            module.startswith("skspurious.") or issubclass(cls, BaseEstimator)
-        ):
-            return cls
-    raise ValueError(f"the file has a {name}, which is not read from files.")
+
+# Types of columns, none of which the file can make as wide as it likes.
+_COLUMN = re.compile("bool|boolean|object|category|string|str|(u?int|float|U?Int|Float)[0-9]+")

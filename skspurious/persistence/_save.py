@@ -5,14 +5,12 @@ import json
 import math
 import os
 import re
-import uuid
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import sklearn
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -22,11 +20,15 @@ from skspurious.base import BaseTorchClassifier
 from skspurious.persistence._format import (
     FORMAT,
     GIVEN,
+    HASH,
     KEY,
-    PACKAGES,
+    content_hash,
+    find_class,
+    find_named,
     fresh_network,
-    is_named,
+    name_of,
 )
+from skspurious.utils._files import replacing
 
 __all__ = ["save_model"]
 
@@ -71,6 +73,11 @@ def save_model(estimator, path):
     >>> load_model(path).predict([[3.0]]) == clf.predict([[3.0]])
     array([ True])
     """
+    if hasattr(estimator, "best_estimator_"):
+        raise TypeError(
+            f"a {type(estimator).__name__} cannot be written: save its best_estimator_, "
+            "save_model(search.best_estimator_, path), or use joblib or pickle."
+        )
     check_is_fitted(estimator)
     writer = _Writer()
     tree = writer.attribute(estimator, type(estimator).__name__)
@@ -84,12 +91,10 @@ def save_model(estimator, path):
         "given": writer.given,
         "estimator": tree,
     }
-    part = Path(f"{os.fspath(path)}.{uuid.uuid4().hex}.part")
-    try:
-        save_file(writer.tensors, part, metadata={KEY: json.dumps(header)})
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    text = json.dumps(header)
+    metadata = {KEY: text, HASH: content_hash(text, writer.tensors)}
+    with replacing(path) as file:
+        file.write(save(writer.tensors, metadata))
 
 
 class _CannotBeWritten(Exception):
@@ -136,9 +141,11 @@ class _Writer:
         package = type(value).__module__.partition(".")[0]
         if package == "torchvision" and isinstance(value, enum.Enum):
             return f"{type(value).__name__}.{value.name}"  # weights, by the name they go by too
-        if is_named(value):
-            return {"name": f"{value.__module__}:{value.__qualname__}"}
-        if package in PACKAGES and not isinstance(value, nn.Module):
+        named = name_of(value)
+        if named is not None and find_named(named) is value:
+            return {"name": named}
+        cls = type(value)
+        if find_class(f"{cls.__module__}:{cls.__qualname__}") is cls:
             return self._object(value, where)
         raise _CannotBeWritten(
             f"{where} is a {type(value).__name__}, which save_model cannot write."

@@ -17,6 +17,7 @@ __all__ = [
     "Interval",
     "Options",
     "StrOptions",
+    "_EstimatorPrettyPrinter",
     "_check_sample_weight",
     "_check_y",
     "_fit_context",

@@ -10,8 +10,9 @@ from torch.utils.data import Dataset
 
 from skspurious.data import DatasetSamples, TensorSamples, unpack_groups
 from skspurious.data._grouped import wrap_like
+from skspurious.data._pictures import channels_first, is_pillow, pillow_pixels
 from skspurious.data._samples import ViewedPaths, input_kind
-from skspurious.utils._sklearn_compat import _fit_context
+from skspurious.utils._fitting import _fit_context
 
 _CHUNK_SIZE = 2**22  # numbers that are worked on at a time
 
@@ -147,17 +148,20 @@ class PictureView(View):
 
         Parameters
         ----------
-        picture : tensor or ndarray of shape (channels, height, width) or (height, width)
+        picture : tensor, ndarray or picture of Pillow
+            Of shape (channels, height, width), (height, width, channels) or (height, width).
 
         Returns
         -------
-        picture : tensor or ndarray of the same shape and type
+        picture : tensor or ndarray of the same type, with channels first
+            Of a picture of Pillow a tensor of bytes.
         """
+        picture = pillow_pixels(picture) if is_pillow(picture) else picture
         is_array = isinstance(picture, np.ndarray)
         if not is_array and not torch.is_tensor(picture):
             raise TypeError(
                 f"a sample is a {type(picture).__name__}; {type(self).__name__} takes pictures "
-                "as tensors: give the dataset transform=PILToTensor()."
+                "as tensors, arrays or of Pillow."
             )
         return self._change_all(picture[None])[0]
 
@@ -175,8 +179,8 @@ class PictureView(View):
         return ViewedDataset(X, view)
 
     def _change_all(self, X):
-        """An array or tensor of pictures, changed a few at a time; type and layout stay."""
-        check_pictures(X, type(self).__name__)
+        """An array or tensor of pictures, changed a few at a time; the type stays."""
+        X = check_pictures(X, type(self).__name__)
         is_tensor = torch.is_tensor(X)
         result = torch.empty_like(X, requires_grad=False) if is_tensor else np.empty_like(X)
         for part in picture_chunks(X):
@@ -246,18 +250,14 @@ def picture_kind(X, name):
 
 
 def check_pictures(X, name):
-    """Raise where an array or tensor has not the shape of pictures."""
+    """Pictures with channels first; raise where an array or tensor has not their shape."""
     shape = tuple(X.shape)
     if X.ndim not in (3, 4) or 0 in shape[1:]:
         raise ValueError(
             f"X has shape {shape}; {name} takes pictures of shape (n_samples, channels, height, "
             "width), or (n_samples, height, width) for grey ones."
         )
-    if X.ndim == 4 and shape[1] not in (1, 3, 4) and shape[3] in (1, 3, 4):
-        raise ValueError(
-            f"X has shape {shape}, with the channels last; {name} takes them first: "
-            "X.transpose(0, 3, 1, 2), of a tensor X.permute(0, 3, 1, 2)."
-        )
+    return X if X.ndim == 3 else channels_first(X)
 
 
 def picture_chunks(X):

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from skspurious.data._grouped import take_rows
 from skspurious.data._samples import n_rows
 from skspurious.functional._clustering import kmeans_centers
-from skspurious.utils._sklearn_compat import Interval, _fit_context
+from skspurious.utils._fitting import _fit_context
+from skspurious.utils._sklearn_compat import Interval
 from skspurious.views._base import TableCarrier, TableTransformer, carry_groups
 from skspurious.views._statistics import picture_batches
 

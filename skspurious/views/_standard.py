@@ -34,8 +34,9 @@ def standard_views(X, *, extractor=None):
     tries them all; :class:`~skspurious.group_inference.ViewJury` weighs them.
 
     - **Pictures** (arrays and tensors of three or four dimensions, files, datasets): "border",
-      "colours", "edges" (means of rows and columns and their differences) and "sharpness", which
-      are tables of statistics, and "mask" and "shuffle", which are pictures.
+      "colours", "edges" (means of rows and columns and their differences), "sharpness", "blocks"
+      and "spectrum", which are tables of statistics, and "mask" and "shuffle", which are pictures.
+      Small models judge them: what needs many questions about numbers may be the object.
     - **Texts**: "words", the twenty most tied to the label, and "style". Of texts with several
       fields (tuples, mappings, a DataFrame of texts) each field is a view.
     - **Tables**, of up to 64 columns or with columns that are no numbers: each column.
@@ -69,7 +70,7 @@ def standard_views(X, *, extractor=None):
     >>> import numpy as np
     >>> from skspurious.views import standard_views
     >>> list(standard_views(np.zeros((10, 3, 8, 8)))[0])
-    ['border', 'colours', 'edges', 'sharpness', 'mask', 'shuffle']
+    ['border', 'colours', 'edges', 'sharpness', 'blocks', 'spectrum', 'mask', 'shuffle']
     >>> list(standard_views(np.zeros((10, 3)))[0])
     ['column 0', 'column 1', 'column 2']
     """
@@ -178,17 +179,26 @@ def _fields(X):
 
 
 def _of_pictures(extractor):
-    def look(*views):
-        return make_pipeline(*views, PatchFeatures() if extractor is None else clone(extractor))
+    def look(*steps):
+        return make_pipeline(*steps, PatchFeatures() if extractor is None else clone(extractor))
+
+    def judged(view):
+        if extractor is not None:
+            return look(view)
+        # Of patches a few questions are asked, as of the statistics: what needs more of them may be
+        # the object.
+        return make_pipeline(view, PatchFeatures(), _few_trees())
 
     bands = ImageStatistics(["rows", "columns", "edges"], n_bands=32)
     views = {
         "border": make_pipeline(ImageStatistics(["border", "corners"]), _trees()),
         "colours": make_pipeline(ImageStatistics(["colours", "brightness"]), _trees()),
-        "edges": make_pipeline(bands, StandardScaler(), _linear(0.01)),
+        "edges": make_pipeline(bands, _few_trees()),
         "sharpness": make_pipeline(ImageStatistics(["sharpness"]), _trees()),
-        "mask": look(MaskCenter()),
-        "shuffle": look(ShufflePatches()),
+        "blocks": make_pipeline(ImageStatistics(["blocks"]), _few_trees()),
+        "spectrum": make_pipeline(ImageStatistics(["spectrum"]), _few_trees()),
+        "mask": judged(MaskCenter()),
+        "shuffle": judged(ShufflePatches()),
     }
     return views, look()
 
@@ -200,6 +210,13 @@ def _of_texts():
 def _trees():
     return HistGradientBoostingClassifier(
         max_iter=60, max_leaf_nodes=15, early_stopping=False, random_state=0
+    )
+
+
+def _few_trees():
+    """Ten trees of two questions each."""
+    return HistGradientBoostingClassifier(
+        max_iter=10, max_leaf_nodes=3, learning_rate=0.3, early_stopping=False, random_state=0
     )
 
 

@@ -10,9 +10,11 @@ from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import adaptive_avg_pool2d
 
 from skspurious.data._grouped import take_rows
+from skspurious.data._pictures import is_pillow, pillow_pixels, scale_of
 from skspurious.data._samples import ImagePaths, TensorSamples, n_rows
+from skspurious.utils._fitting import _fit_context
 from skspurious.utils._parameters import nearest_names, refuses_unknown
-from skspurious.utils._sklearn_compat import Interval, _fit_context
+from skspurious.utils._sklearn_compat import Interval
 from skspurious.views._base import (
     TableCarrier,
     TableTransformer,
@@ -22,6 +24,7 @@ from skspurious.views._base import (
     picture_kind,
 )
 from skspurious.views._images import luma
+from skspurious.views._textures import blocks, spectrum
 
 _CHANNELS = {1: ["grey"], 3: ["red", "green", "blue"], 4: ["red", "green", "blue", "alpha"]}
 _THICKNESS = 0.125  # of the border and of the corners, as a share of the shorter side
@@ -49,6 +52,10 @@ class ImageStatistics(TableCarrier, TableTransformer):
         - "brightness": mean, standard deviation, smallest and largest value;
         - "sharpness": mean absolute difference of neighbouring pixels across and down, and mean
           absolute Laplacian;
+        - "blocks": smallest and largest mean and standard deviation of blocks, wherever they
+          stand in the picture: of brightness, channels and differences of colours;
+        - "spectrum": logarithm of the energy at every frequency down and across, of brightness,
+          and in rings of frequencies of two differences of colours: textures;
         - "size": height and width;
         - "file": bytes of the file, where pictures are paths.
     n_bands : int, default=16
@@ -70,7 +77,10 @@ class ImageStatistics(TableCarrier, TableTransformer):
     Nothing is learned but which columns there are. Bytes are divided by 255, so they have the
     values of floats between 0 and 1. The frame and the corners are an eighth of the shorter side
     thick, at least one pixel. Bands share the rows evenly; of pictures with fewer rows than bands
-    a row is in several. The statistics are taken in float64.
+    a row is in several. Blocks have an eighth of the shorter side, and each is a quarter of that
+    from the next. The spectrum is the mean over tiles of 16 pixels that overlap by half, under a
+    Hann window; smaller pictures are continued by their last pixels. The statistics are taken in
+    float64.
 
     Examples
     --------
@@ -206,20 +216,30 @@ def picture_batches(X, name):
     if kind == "files" and not isinstance(X, ImagePaths):
         X = ImagePaths(X)
     if torch.is_tensor(X) or (isinstance(X, np.ndarray) and kind == "array"):
-        check_pictures(X, name)
+        X = check_pictures(X, name)
+        scale = _divisor(X)
         parts = (X[part] for part in picture_chunks(X))
     else:
+        scale = None
         parts = (_picture_of(X[i])[None] for i in range(len(X)))
     for part in parts:
-        check_pictures(part, name)
+        part = check_pictures(part, name)
         pictures = part.detach() if torch.is_tensor(part) else torch.from_numpy(np.array(part))
         pictures = pictures.reshape(len(pictures), -1, *pictures.shape[-2:])
-        scale = 255.0 if pictures.dtype == torch.uint8 else 1.0
-        yield pictures.double() / scale
+        yield pictures.double() / (_divisor(pictures) if scale is None else scale)
+
+
+def _divisor(pictures):
+    """What brings pictures of a known scale to [0, 1]; floats stay what they are."""
+    pictures = pictures if torch.is_tensor(pictures) else torch.from_numpy(np.asarray(pictures))
+    if pictures.dtype == torch.bool or pictures.is_floating_point():
+        return 1.0
+    return {"bytes": 255.0, "uint16": 65535.0}.get(scale_of(pictures)[0], 1.0)
 
 
 def _picture_of(sample):
-    return sample[0] if isinstance(sample, tuple | list) else sample
+    sample = sample[0] if isinstance(sample, tuple | list) else sample
+    return pillow_pixels(sample) if is_pillow(sample) else sample
 
 
 # --------------------------------------------------------------------------------------
@@ -341,5 +361,7 @@ _PARTS = {
     "colours": _colours,
     "brightness": _brightness,
     "sharpness": _sharpness,
+    "blocks": blocks,
+    "spectrum": spectrum,
     "size": _size,
 }

@@ -9,7 +9,8 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from skspurious.data import unpack_groups
-from skspurious.utils._sklearn_compat import Interval, _fit_context
+from skspurious.utils._fitting import _fit_context
+from skspurious.utils._sklearn_compat import Interval
 from skspurious.views._base import View, carry_groups, rng_of
 
 _WORD = r"(?u)\b\w+\b"

@@ -1,5 +1,7 @@
 """A run killed at any moment and started again ends with the same bits as an unbroken one."""
 
+import errno
+import io
 import os
 import random
 import signal
@@ -18,9 +20,13 @@ from torch import nn
 
 import skspurious
 from skspurious import BalancedRetrainer, ERMClassifier, GroupDROClassifier
+from skspurious._engine import _checkpoint
 from skspurious._engine._callbacks import Callback
-from skspurious._engine._checkpoint import CheckpointFolder, fingerprint
+from skspurious._engine._checkpoint import CheckpointFolder
 from skspurious._engine._runtime import Runtime
+from skspurious._engine._steps import TrainStep
+from skspurious.exceptions import UnreadableFileError
+from skspurious.utils._identity import fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -128,39 +134,22 @@ def test_interrupted_run_resumes_with_the_same_bits(name, epoch, data, tmp_path,
     _assert_same_run(resumed, unbroken)
 
 
-def test_run_interrupted_inside_an_epoch_resumes_at_its_start(data, tmp_path):
-    class Interrupting:
-        """Raises at the n-th batch."""
+def test_run_interrupted_inside_an_epoch_resumes_at_its_start(data, tmp_path, monkeypatch):
+    unbroken = _fit(GroupDROClassifier, data)
+    for n_batches in (3, 9, 14):  # 6 batches an epoch: in the first, then in the second and third
+        left, step = iter(range(n_batches - 1)), TrainStep.__call__
 
-        def __init__(self, n_left):
-            self.n_left = n_left
-
-        def __call__(self, batch):
-            self.n_left -= 1
-            if self.n_left == 0:
+        def interrupted(self, *args, left=left, step=step, **kwargs):
+            if next(left, None) is None:
                 raise KeyboardInterrupt
-            return _add_noise(batch)
+            return step(self, *args, **kwargs)
 
-        def __repr__(self):
-            return "one transform"
-
-    unbroken = _fit(GroupDROClassifier, data, train_transform=Interrupting(-1))
-    for n_left in (3, 9, 14):  # 6 batches an epoch: in the first, then in the second and third
-        with pytest.raises(KeyboardInterrupt):
-            _fit(
-                GroupDROClassifier,
-                data,
-                train_transform=Interrupting(n_left),
-                checkpoint_dir=tmp_path,
-            )
+        with monkeypatch.context() as patch:
+            patch.setattr(TrainStep, "__call__", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                _fit(GroupDROClassifier, data, checkpoint_dir=tmp_path)
     count = CountEpochs()
-    resumed = _fit(
-        GroupDROClassifier,
-        data,
-        train_transform=Interrupting(-1),
-        checkpoint_dir=tmp_path,
-        callbacks=[count],
-    )
+    resumed = _fit(GroupDROClassifier, data, checkpoint_dir=tmp_path, callbacks=[count])
     assert count.epochs[-1] == 6
     assert len(count.epochs) < 6
     _assert_same_run(resumed, unbroken)
@@ -233,7 +222,7 @@ def test_killed_process_leaves_a_run_that_resumes_with_the_same_bits(tmp_path):
     assert process.returncode == -signal.SIGKILL
 
     (path,) = tmp_path.glob("*.pt")
-    saved = torch.load(path, weights_only=True)["progress"]["history"]
+    saved = _content(path)["progress"]["history"]
     count = CountEpochs()
     resumed = _fit_killed_run(tmp_path, [count])
     assert count.epochs == list(range(len(saved) + 1, 41))
@@ -243,6 +232,12 @@ def test_killed_process_leaves_a_run_that_resumes_with_the_same_bits(tmp_path):
 
 # --------------------------------------------------------------------------------------
 # Files
+
+
+def _content(path):
+    """What a file holds behind its two lines."""
+    content = Path(path).read_bytes().split(b"\n", 2)[2]
+    return torch.load(io.BytesIO(content), weights_only=True)
 
 
 def _state():
@@ -259,19 +254,19 @@ def test_save_and_load(tmp_path):
     assert CheckpointFolder(tmp_path, "other").load(other, runtime) is None
 
 
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "no space"), KeyboardInterrupt()])
 def test_save_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch, error):
     runtime, folder = Runtime("cpu"), CheckpointFolder(tmp_path, "run")
     folder.save(_state(), {"history": [1]}, runtime)
     whole = folder.path.read_bytes()
 
-    def half_a_save(obj, file):
-        file.write(b"half of")
+    def half_a_save(handle):
         raise error
 
-    monkeypatch.setattr(torch, "save", half_a_save)
-    with pytest.raises(type(error)):
+    monkeypatch.setattr(os, "fsync", half_a_save)
+    with pytest.raises(type(error)) as caught:
         folder.save(_state(), {"history": [1, 2]}, runtime)
+    assert caught.value is error
     assert folder.path.read_bytes() == whole
     assert os.listdir(tmp_path) == ["run.pt"]
 
@@ -285,7 +280,7 @@ def test_save_writes_beside_the_file_and_moves(tmp_path, monkeypatch):
 
     def look(source, target):
         assert folder.path.read_bytes() == whole
-        assert torch.load(source, weights_only=True)["progress"] == {"history": [1, 2]}
+        assert _content(source)["progress"] == {"history": [1, 2]}
         moves.append(Path(target))
 
     monkeypatch.setattr(os, "replace", look)
@@ -298,16 +293,80 @@ def test_unreadable_checkpoint_raises_with_file_and_remedy(content, data, tmp_pa
     _fit(ERMClassifier, data, checkpoint_dir=tmp_path, max_epochs=1)
     (path,) = tmp_path.glob("*.pt")
     path.write_bytes(path.read_bytes()[:-500] if content is None else content)
-    with pytest.raises(ValueError, match=rf"{path.name} cannot be read .* Delete it to start"):
+    with pytest.raises(UnreadableFileError, match=rf"{path.name} cannot .* Delete it to start"):
         _fit(ERMClassifier, data, checkpoint_dir=tmp_path, max_epochs=1)
 
 
-def test_checkpoint_is_read_without_unpickling(data, tmp_path):
-    _fit(ERMClassifier, data, checkpoint_dir=tmp_path, max_epochs=1)
-    (path,) = tmp_path.glob("*.pt")
-    torch.save({"state": {}, "progress": CountEpochs()}, path)
-    with pytest.raises(ValueError, match=r"cannot be read \(UnpicklingError\)"):
-        _fit(ERMClassifier, data, checkpoint_dir=tmp_path, max_epochs=1)
+def _saved(tmp_path, fingerprint="run", state=None):
+    folder = CheckpointFolder(tmp_path, fingerprint)
+    folder.save(_state() if state is None else state, {"history": [1]}, Runtime("cpu"))
+    return folder
+
+
+def test_no_flipped_bit_is_read(tmp_path):
+    folder = _saved(tmp_path)
+    content = folder.path.read_bytes()
+    for bit in range(0, 8 * len(content), 37):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        folder.path.write_bytes(flipped)
+        state = _state()
+        before = state["module"].weight.clone()
+        with pytest.raises(UnreadableFileError):
+            folder.load(state, Runtime("cpu"))
+        assert torch.equal(state["module"].weight, before)
+
+
+def test_no_part_of_a_file_is_read(tmp_path):
+    folder = _saved(tmp_path)
+    content = folder.path.read_bytes()
+    for size in [*range(0, len(content), 101), len(content) - 1]:
+        folder.path.write_bytes(content[:size])
+        with pytest.raises(UnreadableFileError, match="damaged"):
+            folder.load(_state(), Runtime("cpu"))
+
+
+def test_a_file_of_another_run_or_version_is_refused(tmp_path, monkeypatch):
+    other = _saved(tmp_path, "other")
+    folder = CheckpointFolder(tmp_path, "run")
+    other.path.rename(folder.path)
+    with pytest.raises(UnreadableFileError, match="of another run"):
+        folder.load(_state(), Runtime("cpu"))
+    monkeypatch.setattr(_checkpoint, "FORMAT", 99)
+    _saved(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(UnreadableFileError, match="has format 99; this version has"):
+        folder.load(_state(), Runtime("cpu"))
+
+
+def test_a_state_of_another_network_is_refused(tmp_path):
+    folder = _saved(tmp_path)
+    for module in (nn.Linear(3, 2), nn.Sequential(nn.Linear(2, 2))):
+        with pytest.raises(UnreadableFileError, match="does not fit"):
+            folder.load({"module": module}, Runtime("cpu"))
+    with pytest.raises(UnreadableFileError, match="does not fit"):
+        folder.load(_state() | {"objective": nn.Linear(2, 2)}, Runtime("cpu"))
+
+
+def test_leftovers_of_killed_writes_are_swept(tmp_path):
+    folder = _saved(tmp_path)
+    others = tmp_path / "other.pt.1.part"
+    for path in (tmp_path / "run.pt.abc.part", others):
+        path.write_bytes(b"half")
+    folder.load(_state(), Runtime("cpu"))
+    assert sorted(tmp_path.iterdir()) == sorted([folder.path, others])
+
+
+def test_checkpoint_is_read_without_unpickling(tmp_path, monkeypatch):
+    folder = _saved(tmp_path)
+    monkeypatch.setattr(torch, "save", partial(_save_with, CountEpochs()))
+    _saved(tmp_path)
+    with pytest.raises(UnreadableFileError, match=r"UnpicklingError"):
+        folder.load(_state(), Runtime("cpu"))
+
+
+def _save_with(value, content, file, save=torch.save):
+    save(content | {"progress": value}, file)
 
 
 @pytest.mark.parametrize("random_state", [None, np.random.RandomState(0)])

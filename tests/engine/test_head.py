@@ -345,7 +345,7 @@ def test_history_validation_and_callbacks(data, tmp_path):
 def test_pictures_are_flattened_and_scaled():
     rng = np.random.default_rng(0)
     y = np.arange(40) % 2
-    X = (rng.integers(0, 200, (40, 1, 3, 4)) + 20 * y[:, None, None, None]).astype(np.uint8)
+    X = (rng.integers(0, 200, (40, 1, 5, 6)) + 20 * y[:, None, None, None]).astype(np.uint8)
     clf = ERMClassifier().fit(X, y)
     flat = ERMClassifier().fit(X.reshape(40, -1) / 255, y)
     assert_allclose(clf.predict_proba(X), flat.predict_proba(X.reshape(40, -1) / 255), atol=1e-4)

@@ -93,7 +93,7 @@ def test_votes_weights_and_scores_by_hand():
 
 def test_copies_of_a_sample_have_one_vote():
     """Forty copies are in all folds: each gets the mean of what the folds' models say."""
-    X = np.repeat([[0.0], [1.0], [2.0]], 40, axis=0)
+    X = np.repeat(np.float32([[0.0], [1.0], [2.0]]), 40, axis=0)
     y = np.tile([0] * 7 + [1] * 3, 12) ^ (X[:, 0] == 2)
     jury = Jury({"v": [0]}).fit(X, y)
     logits = cross_fitted_logits(X, y, 2, random_state=jury.judges_[0].seed)

@@ -8,7 +8,12 @@ from torch import nn
 
 from skspurious import AutoRetrainer, ERMClassifier, LastLayerRetrainer, group_report
 from skspurious.group_inference._effect import BalancingEffect, effect_of
-from skspurious.mitigation._auto import _best_candidate
+from skspurious.mitigation._auto_choice import (
+    best_candidate,
+    groups_of_views,
+    loses_a_class,
+    sure_samples,
+)
 from skspurious.mitigation._auto_ways import Ways
 
 pytestmark = pytest.mark.fidelity
@@ -120,6 +125,7 @@ def test_a_network_from_scratch_is_trained_and_the_ways_are_compared():
     clf = AutoRetrainer(Net, lr=0.05, max_epochs=4, batch_size=32, random_state=0).fit(X, y)
     assert clf.effect_.level in {"small", "large"}
     assert clf.way_ in {"last layer", "network"}
+    assert list(clf.candidates_.index) == ["plain", "jury"]
     if clf.effect_.level == "large":
         assert list(clf.ways_.index) == ["last layer", "network"]
         assert clf.way_ == Ways.best(None, clf.ways_)
@@ -146,9 +152,48 @@ def test_the_jury_is_left_only_for_what_is_clearly_better():
     judge = np.repeat([0, 1], [900, 100])
     table = pd.DataFrame({"worst_group": [0.5, 0.60, 0.64]}, index=["plain", "jury", "errors"])
     # The standard error of 0.6 of 100 samples is 0.049.
-    assert _best_candidate(table, judge) == "jury"
+    assert best_candidate(table, judge) == "jury"
     table.loc["errors", "worst_group"] = 0.66
-    assert _best_candidate(table, judge) == "errors"
+    assert best_candidate(table, judge) == "errors"
+
+
+def test_groups_of_views_by_hand():
+    y = np.array([0, 0, 0, 1, 1, 1])
+    said = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5], [0.3, 0.7], [0.6, 0.4], [0.7, 0.3]])
+    # A tie is no error.
+    assert groups_of_views(said, y, min_group_size=1).tolist() == [0, 1, 0, 2, 3, 3]
+    # A class with too few on a side is whole: two of class 0 and one of class 1.
+    y = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    said = np.eye(2)[[0, 0, 1, 1, 1, 1, 1, 0]]
+    assert groups_of_views(said, y, min_group_size=2).tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
+
+
+def test_a_class_is_lost_where_balancing_keeps_much_of_it():
+    y = np.repeat([0, 1], [900, 100])
+    plain, balanced = np.ones(1000), np.ones(1000)
+    plain[900:960] = 0  # 40 of 100
+    balanced[:45], balanced[900:940] = 0, 0  # 60 of 100, and 5 % of the others lost
+    assert loses_a_class(plain, balanced, y)
+    assert not loses_a_class(balanced, plain, y)
+    assert not loses_a_class(plain, plain, y)
+    balanced[:162] = 0  # as much is lost as is gained
+    assert not loses_a_class(plain, balanced, y)
+
+
+def test_a_rare_class_that_plain_training_misses_is_balanced():
+    rng = np.random.default_rng(0)
+
+    def draw(n):
+        y = (rng.random(n) < 0.08).astype(int)
+        return (1.2 * y[:, None] + rng.normal(size=(n, 3))).astype(np.float32), y
+
+    X, y = draw(2000)
+    X_test, y_test = draw(4000)
+    plain = ERMClassifier(random_state=0).fit(X, y)
+    clf = AutoRetrainer(random_state=0).fit(X, y)
+    assert (clf.chosen_, clf.way_) == ("classes", "head")
+    found = [np.mean(c.predict(X_test)[y_test == 1]) for c in (plain, clf)]
+    assert found[1] > found[0] + 0.2
 
 
 def test_the_first_way_is_left_only_for_what_is_clearly_better():
@@ -173,3 +218,30 @@ def test_levels_of_an_effect():
     assert str(nothing).startswith("Nothing of a shortcut")
     assert isinstance(nothing, BalancingEffect)
     assert effect_of(X, y, np.full((len(y), 2), 0.5)).level == "none"  # no view has a say
+
+
+def test_unsure_samples_are_left_out_but_for_the_ten_surest_of_a_group():
+    sure, unsure = np.linspace(0.5, 0.9, 30), np.linspace(-0.1, -0.02, 16)
+    margin, group = np.r_[sure, unsure, 0.1, -0.9], np.r_[np.zeros(30), np.ones(16), 0, 2]
+    # The median is above 0.5. Of the second group none is sure: the ten surest are kept. So is the
+    # only one of the third.
+    expected = [True] * 30 + [True] * 10 + [False] * 6 + [False, True]
+    assert sure_samples(margin, group).tolist() == expected
+    # Neither the scale of the margins nor the order of the samples has an influence.
+    order = np.random.default_rng(0).permutation(len(margin))
+    assert sure_samples(0.01 * margin[order], group[order]).tolist() == list(
+        np.array(expected)[order]
+    )
+
+
+def test_the_head_is_that_of_the_sure_samples():
+    X, y, _ = table(agreement=0.9)
+    clf = AutoRetrainer(**VIEWS, random_state=0).fit(X, y)
+    assert (clf.chosen_, clf.way_) == ("jury", "head")
+    jury = clf.group_inferrer_
+    is_sure = sure_samples(jury.margin_, jury.labels_)
+    assert 0 < np.count_nonzero(~is_sure) < len(y) / 4
+    groups = jury.labels_[is_sure]
+    head = LastLayerRetrainer(retrain_on="train", random_state=0)
+    head.fit(X[is_sure], y[is_sure], sample_group=groups)
+    assert np.mean(head.predict(X) == clf.predict(X)) > 0.99

@@ -94,7 +94,6 @@ def test_spare_first_stage_takes_over_training_and_nothing_else():
         "monitor": "accuracy",
         "verbose": 1,
         "callbacks": [],
-        "checkpoint_dir": "folder",
         "random_state": 0,
         "max_epochs": 7,
         "balance": "weights",

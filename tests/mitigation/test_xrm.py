@@ -19,10 +19,10 @@ from skspurious import (
     GroupedData,
     XRMClassifier,
     worst_group_accuracy,
-    worst_group_scorer,
 )
 from skspurious._engine._runtime import Runtime
 from skspurious.callbacks import Callback
+from skspurious.metrics import make_worst_group_scorer
 from skspurious.mitigation import _xrm_twins
 from skspurious.mitigation._xrm_twins import CrossMistakes, TwinNetworks, Twins
 
@@ -339,14 +339,15 @@ def test_a_search_reaches_the_twins_and_scores_by_their_groups():
     first = ERMClassifier(max_epochs=2, lr=0.05, batch_size=32, device="cpu")
     clf = XRMClassifier(Mlp, first_stage=first, max_epochs=2, **FAST)
     grid = {"first_stage__lr": [1e-4, 0.05]}
-    search = GridSearchCV(clf, grid, scoring=worst_group_scorer, cv=2, error_score="raise")
+    scorer = make_worst_group_scorer(group_inferrer="estimator")
+    search = GridSearchCV(clf, grid, scoring=scorer, cv=2, error_score="raise")
     search.fit(X, y)
     twins = search.best_estimator_.group_inferrer_.twins_
     assert twins.lr == search.best_params_["first_stage__lr"]
     best = search.best_estimator_
     group = best.infer_groups(X, y)
     worst = worst_group_accuracy(y, best.predict(X), sample_group=group)
-    assert worst_group_scorer(best, X, y) == pytest.approx(worst)
+    assert scorer(best, X, y) == pytest.approx(worst)
 
 
 def test_batch_norm_keywords_and_instances():

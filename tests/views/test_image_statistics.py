@@ -62,7 +62,7 @@ def test_columns_by_hand():
         assert_allclose(columns[name], values, atol=1e-6, err_msg=name)
     assert "file_size" not in columns
     assert (columns.dtypes == np.float32).all()
-    n_columns = 3 * (2 + 4 + 16 + 16 + 15 + 15 + 4) + 2 + 4 + 3 + 2
+    n_columns = 3 * (2 + 4 + 16 + 16 + 15 + 15 + 4) + 2 + 4 + 3 + 2 + 40 + 145
     assert columns.shape == (12, n_columns)
     assert columns.columns.is_unique
 
@@ -70,7 +70,7 @@ def test_columns_by_hand():
 def test_sharpness_is_zero_where_nothing_changes():
     flat = np.full((2, 1, 1, 5), 80, dtype=np.uint8)
     assert (table(flat, ["sharpness"]) == 0).all(axis=None)
-    step = np.zeros((1, 1, 3, 4))
+    step = torch.zeros((1, 1, 3, 4))
     step[..., 2:] = 1.0
     assert table(step, ["sharpness"]).iloc[0].tolist() == pytest.approx([1 / 3, 0, 1 / 2])
 

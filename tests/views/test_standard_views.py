@@ -11,7 +11,7 @@ from torchvision.transforms.functional import to_pil_image
 from skspurious import GroupedData
 from skspurious.views import ImageStatistics, PatchFeatures, TextStatistics, standard_views
 
-PICTURES = ["border", "colours", "edges", "sharpness", "mask", "shuffle"]
+PICTURES = ["border", "colours", "edges", "sharpness", "blocks", "spectrum", "mask", "shuffle"]
 PAIRS = [("one two", "three four"), ("five six", "seven eight")]
 
 

@@ -209,18 +209,13 @@ def test_a_checkpoint_knows_the_view(paths):
     assert len(of_datasets) == len(PICTURE_VIEWS)
 
 
-def test_pictures_of_pillow_in_a_dataset_are_refused():
-    dataset = [(to_pil_image(torch.from_numpy(picture)), 0) for picture in X]
-
-    class Pillow(Dataset):
-        def __len__(self):
-            return len(dataset)
-
-        def __getitem__(self, i):
-            return dataset[i]
-
-    with pytest.raises(TypeError, match=r"a sample is a Image; MaskCenter takes .*PILToTensor"):
-        MaskCenter().transform(Pillow())[0]
+def test_a_dataset_of_pillow_is_a_dataset_of_pictures():
+    images = [(to_pil_image(torch.from_numpy(picture)), 0) for picture in X]
+    expected = MaskCenter().transform(X)
+    seen = MaskCenter().transform(images)
+    assert_array_equal(np.stack([seen[i][0] for i in range(len(X))]), expected)
+    with pytest.raises(TypeError, match=r"a sample is a str; MaskCenter takes .*of Pillow"):
+        MaskCenter().apply("picture.png")
 
 
 def test_loaders_with_processes_read_views(paths):
