@@ -371,7 +371,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
 
     def _learned_of(self, fit, module, scale, shift, data, chosen):
         """Learned attributes; masks are of the rows of X, or of X_val."""
-        layer = last_linear(module)[1]
+        layer, outlier_y = last_linear(module)[1], chosen.y.numpy()[fit.outlier]
         n_rows = len(chosen) if self.identify_on == "validation" else data.n_samples
 
         def on_rows(mask):
@@ -382,9 +382,7 @@ class NSFClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorch
         learned = {
             "class_means_": fit.means,
             "outlier_mask_": on_rows(fit.outlier),
-            "outlier_counts_": np.bincount(
-                chosen.y.numpy()[fit.outlier], minlength=len(data.classes)
-            ),
+            "outlier_counts_": np.bincount(outlier_y, minlength=len(data.classes)),
             "neutral_centers_": fit.centers,
             "scale_": scale,
             "shift_": shift,
