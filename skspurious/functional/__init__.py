@@ -23,6 +23,7 @@ from skspurious.functional._group_loss import (
     update_group_weights,
 )
 from skspurious.functional._l1_logistic import fit_l1_logistic
+from skspurious.functional._lowest_proportion import lowest_proportion_interval
 from skspurious.functional._metrics import group_counts, group_means, wilson_interval
 from skspurious.functional._silhouette import score_partitions
 from skspurious.functional._split import balanced_subset, stratified_split
@@ -45,6 +46,7 @@ __all__ = [
     "group_means",
     "group_sums",
     "last_layer_gradient_norms",
+    "lowest_proportion_interval",
     "neutralise",
     "sampling_probabilities",
     "score_partitions",
