@@ -179,7 +179,9 @@ def test_no_file_prints_or_seeds_a_global_generator(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     calls = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
     assert "print" not in calls or path.name == "cli.py"
-    assert not calls & {"np.random.seed", "random.seed", "torch.manual_seed", "torch.seed"}
+    seeds = calls & {"np.random.seed", "random.seed", "torch.manual_seed", "torch.seed"}
+    # There within ``restored_generators`` alone, for code of the user's.
+    assert not seeds or label(path) == "utils/_random.py"
     assert not calls & {"set_config", "sklearn.set_config", "torch.set_num_threads"}
 
 
