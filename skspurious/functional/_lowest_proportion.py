@@ -58,7 +58,7 @@ def lowest_proportion_interval(
     (0.71, 0.87)
     >>> low, high = lowest_proportion_interval([80] * 16, [100] * 16)
     >>> round(low, 2), round(high, 2)
-    (0.71, 0.89)
+    (0.8, 0.9)
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be in (0, 1), for instance 0.95; got {confidence}.")

@@ -16,7 +16,7 @@ __all__ = ["WorstGroupInterval", "worst_group_interval"]
 class WorstGroupInterval:
     """The lowest accuracy of a group, as :func:`worst_group_interval` finds it.
 
-    Attributes
+    Parameters
     ----------
     observed : float
         The lowest accuracy in the evaluated samples; with many groups it is too low.
