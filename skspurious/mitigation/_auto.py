@@ -99,9 +99,10 @@ class AutoRetrainer(BaseTorchClassifier):
     class and two in the mean over the classes, out of fold.
 
     For a network from scratch the groups are those of the views without the samples themselves,
-    and no others: it has no embedding yet on which groups could be compared. If it has learned
-    nothing but the shortcut, no last layer helps: where the effect is large, training on balanced
-    groups, as :class:`BalancedRetrainer` does, is compared with it on halves of the samples.
+    wherever there is an effect: it has no embedding yet on which groups could be compared. If it
+    has learned nothing but the shortcut, no last layer helps: where the effect is large, training
+    on balanced groups, as :class:`BalancedRetrainer` does, is compared with it on halves of the
+    samples.
 
     One pass over the samples for each view, five small models for each, what
     ``LastLayerRetrainer`` takes, and up to two trainings more for the comparison of ways. All of

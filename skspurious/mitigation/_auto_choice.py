@@ -90,7 +90,8 @@ def choose(Z, y, jury, margin, said, *, seed, names, is_trusted=True):
         rows[name] = {"worst_group": np.nanmin(accuracy), "mean": np.nanmean(accuracy)}
     table = pd.DataFrame(rows).T.rename_axis("candidate")
     if is_trusted and effect.level != "none":
-        chosen = best_candidate(table, sides)
+        # The jury alone is taken at the word of the effect: what it is compared on is no embedding.
+        chosen = "jury" if names == ["jury"] else best_candidate(table, sides)
     else:
         # Weakly regularised: a strong penalty misses a class by itself.
         is_lost = "classes" in names and loses_a_class(
