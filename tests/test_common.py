@@ -1,4 +1,7 @@
-"""scikit-learn's own checks on every public estimator, and a test that none is missing."""
+"""scikit-learn's own checks on every public estimator, and a test that none is missing.
+
+All of them at the estimators' defaults take 72 CPU seconds in one process on one core.
+"""
 
 import importlib
 import inspect

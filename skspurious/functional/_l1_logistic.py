@@ -87,7 +87,8 @@ def fit_l1_logistic(
         Weights W0 to which the penalty pulls: it is that of W - W0. None is zero. n_rows is 1 for
         two classes, else n_classes.
     start : LogisticHeads, default=None
-        Where to start, such as the heads of the next smaller ``C``; None is zero.
+        Where to start, such as the heads of the next smaller ``C``, or one head for all; None is
+        zero.
     tol : float, default=1e-3
         A head is done when its violation of the optimality conditions, see the Notes, is at most
         this.

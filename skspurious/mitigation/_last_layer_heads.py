@@ -24,6 +24,7 @@ _WEAKER, _MANY_SAMPLES = (100.0, 10.0), 500
 _FEW_SAMPLES = 20  # of the smallest group
 # Numbers of an embedding on which the heads of all draws are fitted together.
 _FEW_NUMBERS = {"cpu": 2**16, "cuda": 2**24}
+_MOST = 0.5  # of the rows in a part, from which on they are fitted together too
 
 
 class HeadData:
@@ -204,22 +205,28 @@ class HeadSearch:
 
     def _path(self, parts, Cs):
         """For each of some rising values of C one head on each part."""
-        data = self.data
-        few = _FEW_NUMBERS["cuda" if data.Z.is_cuda else "cpu"]
-        if data.Z.numel() <= few:  # all at once, on the same rows
-            every = np.arange(len(data))
-            weight = np.zeros((len(parts), len(data)))
-            for head, (rows, of_rows) in enumerate(parts):
-                weight[head, rows] = of_rows
-            return self._path_on(every, weight, Cs)
         paths, first = [], None
-        for rows, weight in parts:  # each on its own rows, starting from the one before
-            paths.append(self._path_on(rows, weight[None], Cs, start=first))
-            first = paths[-1][0]
+        for rows, batch in self._batches(parts):  # starting from the head of the first part
+            weight = np.zeros((len(batch), len(self.data)))
+            for head, (of_part, of_rows) in enumerate(batch):
+                weight[head, of_part] = of_rows
+            paths.append(self._path_on(rows, weight[:, rows], Cs, start=first))
+            first = first or LogisticHeads(*(values[:1] for values in paths[0][0]))
         return [
             LogisticHeads(*(torch.cat(values) for values in zip(*heads, strict=True)))
             for heads in zip(*paths, strict=True)
         ]
+
+    def _batches(self, parts):
+        """Parts whose heads are fitted together, and the rows that they are fitted on."""
+        Z = self.data.Z
+        every = np.arange(len(Z))
+        if Z.numel() <= _FEW_NUMBERS["cuda" if Z.is_cuda else "cpu"]:
+            return [(every, parts)]
+        share = np.mean([len(rows) for rows, _ in parts]) / len(Z)
+        if len(parts) > 1 and share > _MOST:  # wide products save more than all rows cost
+            return [(parts[0][0], parts[:1]), (every, parts[1:])]
+        return [(rows, [(rows, weight)]) for rows, weight in parts]
 
     def _path_on(self, rows, weight, Cs, start=None):
         """The same heads from a checkpoint, or fitted now."""

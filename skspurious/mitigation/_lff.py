@@ -73,7 +73,7 @@ class LfFClassifier(BaseTorchClassifier):
 
     Two linear heads (``module=None``) of which nothing says how they are to be stepped get 400
     steps or an epoch, of 32 samples, at a rate of at most 0.1 and 12.8 / n_features, with a weight
-    decay of 0.03.
+    decay of at most 0.01 and 1 / n_features.
 
     As in the authors' code, the losses in W are running means, divided by the largest of their
     class over all samples, which the paper leaves to its appendix. There the generalised
@@ -133,15 +133,16 @@ class LfFClassifier(BaseTorchClassifier):
 def _steps_of_heads(n_samples, head):
     """How two linear heads are stepped where nothing says it: they have no minimum to go to.
 
-    As many steps whatever the number of samples, shorter ones the more features there are, and a
-    penalty that keeps the losses of what is easy from vanishing beside those of what is hard.
+    As many steps whatever the number of samples, and the more features there are the shorter ones
+    and the weaker a penalty, which keeps the losses of what is easy from vanishing beside those of
+    what is hard.
     """
     n_features = last_linear(head)[1].in_features
     n_batches = math.ceil(n_samples / _BATCH_SIZE)
     return {
         "lr": min(0.1, 12.8 / n_features),
         "batch_size": _BATCH_SIZE,
-        "weight_decay": 0.03,
+        "weight_decay": min(0.01, 1 / n_features),
         "max_epochs": math.ceil(_STEPS / n_batches),
     }
 

@@ -335,7 +335,7 @@ ENTRIES = [
             "sparsity 0|every logit of",
         ),
     ),
-    Entry(SpuriousGroupInferrer, quick={"method": KMeansGroups(n_init=1)}, shared=False),
+    Entry(SpuriousGroupInferrer, shared=False),
     Entry(ViewJury, shared=False),
     Entry(
         SemiSupervisedGroupInferrer,

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
 
 from skspurious.functional import fit_l1_logistic
-from skspurious.functional._proximal_steps import LogisticProblem
+from skspurious.functional._proximal_steps import AcceleratedSteps, LogisticProblem
 
 fidelity = pytest.mark.fidelity
 
@@ -82,6 +82,23 @@ def test_solution_is_that_of_scikit_learn(penalty, n_classes, C):
     ours = _reference_objective(coef, intercept, X, y, C, penalty=penalty)
     theirs = _reference_objective(model.coef_, model.intercept_, X, y, C, penalty=penalty)
     assert ours <= theirs + 1e-9
+
+
+@fidelity
+@pytest.mark.parametrize("C", [0.2, 1.0])
+def test_solution_is_that_of_saga_with_more_features_than_samples(C):
+    """Three classes that can be told apart. Weights may differ along flat directions."""
+    X, y = _data(3, n_samples=30, n_features=50)
+    heads = fit_l1_logistic(X, y, C=C, n_classes=3, tol=1e-7, max_iter=100_000)
+    model = _sklearn(X, y, C, "l1", 3)
+    coef, intercept = heads.coef[0].numpy(), heads.intercept[0].numpy()
+    assert 0 < (coef != 0).sum() < 60
+    ours = _reference_objective(coef, intercept, X, y, C)
+    theirs = _reference_objective(model.coef_, model.intercept_, X, y, C)
+    assert_allclose(ours, theirs, rtol=1e-6)
+    logits = X.numpy() @ coef.T + intercept
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert_allclose(p, model.predict_proba(X.numpy()), atol=1e-3)
 
 
 def test_two_rows_of_half_the_head_have_the_objective_of_one():
@@ -233,6 +250,37 @@ def test_a_start_leads_to_the_same_solution_sooner():
     assert torch.equal(below.coef, before)
     again = fit_l1_logistic(X, y, C=1.0, n_classes=2, tol=1e-6, start=cold)
     assert again.n_iter.item() == 0
+
+
+def test_one_head_may_start_all():
+    X, y = _data(3, n_features=40)
+    C = torch.tensor([0.2, 0.5, 1.0])
+    first = fit_l1_logistic(X, y, C=0.2, n_classes=3, tol=1e-8)
+    warm = fit_l1_logistic(X, y, C=C, n_classes=3, tol=1e-7, start=first)
+    cold = fit_l1_logistic(X, y, C=C, n_classes=3, tol=1e-7)
+    assert_allclose(warm.coef, cold.coef, atol=1e-5)
+    assert warm.n_iter[0] == 0
+
+
+def test_a_head_that_is_done_does_not_wait_for_the_others():
+    X, y = _data(3)
+    target = torch.nn.functional.one_hot(y, 3).double()
+    scale = torch.tensor([0.05, 20.0]).double().expand(len(y), 2)
+
+    def run(scale):
+        problem = LogisticProblem(X, target, scale, "l1")
+        steps = AcceleratedSteps(
+            problem, torch.zeros(problem.shape).double(), problem.mean_curvature()
+        )
+        n_iter = steps.run(problem, 1e-5, 1000)
+        return steps.W, n_iter.tolist()
+
+    W, n_iter = run(scale)
+    assert 2 * n_iter[0] < n_iter[1] < 1000
+    for head in range(2):
+        alone, of_alone = run(scale[:, [head]])
+        assert abs(of_alone[0] - n_iter[head]) <= 10  # the conditions are looked at every 10
+        assert_allclose(alone[:, 0], W[:, head], atol=1e-4)
 
 
 def test_separable_classes_have_finite_heads():

@@ -379,12 +379,14 @@ def test_embeddings_have_no_old_head(data):
 
 
 @fidelity
+@pytest.mark.parametrize("most", [0.0, 1.0])  # the first alone and then the others, or each alone
 @pytest.mark.parametrize("settings", [{}, {"balance": "weights"}, {"penalty": "l2"}])
-def test_heads_one_by_one_are_those_of_one_batch(data, monkeypatch, settings):
+def test_heads_one_by_one_are_those_of_one_batch(data, monkeypatch, settings, most):
     X, y, group = data
     params = {"tol": 1e-8, **FAST, **settings}
     together = LastLayerRetrainer(**params).fit(X, y, sample_group=group)
     monkeypatch.setattr(_last_layer_heads, "_FEW_NUMBERS", {"cpu": 0, "cuda": 0})
+    monkeypatch.setattr(_last_layer_heads, "_MOST", most)
     alone = LastLayerRetrainer(**params).fit(X, y, sample_group=group)
     assert alone.C_ == together.C_
     assert_allclose(alone.coef_, together.coef_, atol=1e-5)
