@@ -99,13 +99,15 @@ class AutoRetrainer(BaseTorchClassifier):
     class and two in the mean over the classes, out of fold.
 
     For a network from scratch the groups are those of the views without the samples themselves,
-    wherever there is an effect: it has no embedding yet on which groups could be compared. If it
-    has learned nothing but the shortcut, no last layer helps: where the effect is large, training
-    on balanced groups, as :class:`BalancedRetrainer` does, is compared with it on halves of the
-    samples.
+    wherever there is an effect: it has no embedding yet on which groups could be compared. Where
+    they seem to do harm on what the jury has of the samples, the head is the gentle one. If it has
+    learned nothing but the shortcut, no last layer helps, and if it has learned better than what
+    the jury looks at, none is needed: where the effect is large, training on balanced groups, as
+    :class:`BalancedRetrainer` does, and plain training are compared with a new last layer on
+    halves of the samples.
 
     One pass over the samples for each view, five small models for each, what
-    ``LastLayerRetrainer`` takes, and up to two trainings more for the comparison of ways. All of
+    ``LastLayerRetrainer`` takes, and up to three trainings more for the comparison of ways. All of
     it is selected on training samples; there is no need to hold any out.
 
     Examples
@@ -175,11 +177,16 @@ class AutoRetrainer(BaseTorchClassifier):
             data = _with_groups(data, choice.labels)
         if learned["chosen_"] == "plain":
             return self._train_plain(module, data, runtime, seeds, Z, kept, learned)
-        level = learned["effect_"].level if jury is not None else "large"
+        level = choice.level if jury is not None else "large"
         sure = data.train.rows if jury is None else data.train.rows[choice.is_sure]
         ways = Ways(self, learned["chosen_"], level, data, runtime, seeds, sure_rows=sure)
-        learned["ways_"] = ways.compare(module, self._possible_ways(level))
+        names = self._possible_ways(level)
+        if jury is not None and "network" in names:
+            names.append("plain")  # a network may have learned better than what the jury looks at
+        learned["ways_"] = ways.compare(module, names)
         learned["way_"] = ways.best(learned["ways_"])
+        if learned["way_"] == "plain":
+            learned["chosen_"] = "plain"
         trained = ways.train(learned["way_"], module, data)
         return replace(trained, learned=learned)
 

@@ -30,6 +30,8 @@ class Choice:
     Parameters
     ----------
     effect : BalancingEffect
+    level : {"none", "small", "large"}
+        Of the effect; "small" also where it is doubtful, so that the head is changed less.
     chosen : {"plain", "classes", "jury", "errors", "clusters"}
     table : DataFrame
         For each candidate the accuracy out of fold in the worst group, and in the mean over groups.
@@ -40,6 +42,7 @@ class Choice:
     """
 
     effect: BalancingEffect
+    level: str
     chosen: str
     table: pd.DataFrame
     labels: np.ndarray
@@ -89,9 +92,12 @@ def choose(Z, y, jury, margin, said, *, seed, names, is_trusted=True):
         accuracy = group_means(hits, sides, int(sides.max()) + 1)
         rows[name] = {"worst_group": np.nanmin(accuracy), "mean": np.nanmean(accuracy)}
     table = pd.DataFrame(rows).T.rename_axis("candidate")
-    if is_trusted and effect.level != "none":
-        # The jury alone is taken at the word of the effect: what it is compared on is no embedding.
-        chosen = "jury" if names == ["jury"] else best_candidate(table, sides)
+    level = effect.level
+    if is_trusted and level != "none":
+        chosen = best_candidate(table, sides)
+        if names == ["jury"] and chosen == "plain":
+            # What the two are compared on is not what the network will have: a gentle head.
+            chosen, level = "jury", "small"
     else:
         # Weakly regularised: a strong penalty misses a class by itself.
         is_lost = "classes" in names and loses_a_class(
@@ -100,7 +106,7 @@ def choose(Z, y, jury, margin, said, *, seed, names, is_trusted=True):
         chosen = "classes" if is_lost else "plain"
     labels = candidates["jury" if chosen == "plain" else chosen]
     is_sure = sure_samples(margin, labels) if chosen == "jury" else np.ones(len(y), dtype=bool)
-    return Choice(effect, chosen, table, labels, is_sure)
+    return Choice(effect, level, chosen, table, labels, is_sure)
 
 
 def sure_samples(margin, group):

@@ -52,7 +52,7 @@ class Ways:
 
         Parameters
         ----------
-        way : {"head", "frozen", "last layer", "network"}
+        way : {"head", "frozen", "last layer", "network", "plain"}
         module : nn.Module
             The initial network.
         data : FitData
@@ -66,9 +66,11 @@ class Ways:
             balanced = BalancedRetrainer(**self.shared)
             return replace(balanced._train(module, data, self.runtime, self.seeds), learned={})
         history, best_epoch = [], None
-        if way == "last layer":
+        if way in ("last layer", "plain"):
             network = LastLayerRetrainer(retrain_on="train", **self.shared)
             history, best_epoch = network._train_network(module, data, self.runtime, self.seeds)
+        if way == "plain":
+            return Trained(module, history, best_epoch)
         params = {**self.shared, "max_epochs": 0}
         samples = replace(data, valid=None)
         if self.chosen == "classes":
@@ -122,9 +124,15 @@ class Ways:
         return pd.DataFrame(rows).T.rename_axis("way")
 
     def best(self, table):
-        """The way with the best mean; the first one if it is within a standard error of that."""
-        if len(table) == 1:
-            return table.index[0]
+        """The way with the best mean; the first one if it is within a standard error of that.
+
+        Where plain training is among them, the others must be better by its standard error.
+        """
+        if "plain" in table.index and len(table) > 1:
+            plain = table.loc["plain"]
+            table = table[table["mean"] > plain["mean"] + plain["standard_error"]]
+        if len(table) < 2:
+            return table.index[0] if len(table) else "plain"
         best = table["mean"].idxmax()
         first = table.iloc[0]
         is_better = table["mean"][best] > first["mean"] + first["standard_error"]

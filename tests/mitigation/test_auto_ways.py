@@ -118,3 +118,15 @@ def test_levels_by_hand(monkeypatch, recovered, standard_error, gap, level):
     assert effect.accuracy_right == 1.0
     assert effect.accuracy_wrong == pytest.approx(1.0 - gap)
     assert effect.wrong_share == 0.5
+
+
+def test_a_way_must_be_better_than_plain_training_by_its_standard_error():
+    def table(last, network, plain):
+        rows = {"last layer": last, "network": network, "plain": plain}
+        columns = {"mean": rows, "standard_error": dict.fromkeys(rows, 0.03)}
+        return pd.DataFrame(columns)
+
+    assert Ways.best(None, table(0.90, 0.91, 0.88)) == "plain"
+    assert Ways.best(None, table(0.90, 0.95, 0.88)) == "network"  # the other is in doubt
+    assert Ways.best(None, table(0.94, 0.95, 0.88)) == "last layer"
+    assert Ways.best(None, table(0.92, 0.80, 0.88)) == "last layer"
