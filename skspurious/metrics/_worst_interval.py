@@ -23,6 +23,7 @@ class WorstGroupInterval:
     low, high : float
         The interval for the lowest true accuracy.
     confidence : float
+        Confidence level of the interval.
     share_worst : Series of shape (n_groups,)
         How often each group is the worst, when the accuracies are drawn from what the samples
         say of them; indexed by group.
