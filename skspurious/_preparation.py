@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from sklearn.utils import get_tags
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
+from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from skspurious._engine._batches import LabelledSamples
 from skspurious._engine._modules import weights_transform
@@ -17,6 +17,7 @@ from skspurious.data._samples import input_kind
 from skspurious.data._sources import pipeline_drops_groups, steps_of, takes_attribute
 from skspurious.functional._split import stratified_split
 from skspurious.utils._parameters import shallow_copy
+from skspurious.utils._rows import as_column, as_labels, validate_table
 from skspurious.utils._sklearn_compat import _check_sample_weight, _check_y
 from skspurious.utils._warnings import warn
 
@@ -151,7 +152,7 @@ def prepare(
 def read_training_input(estimator, X, y):
     """Samples, labels as an array, and the description of the samples; lengths are compared."""
     if input_kind(X) == "table":
-        X, y = validate_data(estimator, X, y, dtype=np.float32)
+        X, y = validate_table(estimator, X, as_labels(y, "y"), dtype=np.float32)
         samples, description = InputDescription.of(X, _reading(estimator))
     else:
         if y is None:
@@ -159,7 +160,7 @@ def read_training_input(estimator, X, y):
                 f"This {type(estimator).__name__} estimator requires y to be passed, but the "
                 "target y is None. Pass the labels as y, also for datasets that hold them."
             )
-        y = _check_y(y.cpu().numpy() if torch.is_tensor(y) else y, estimator=estimator)
+        y = _check_y(as_labels(y, "y"), estimator=estimator)
         samples, description = read_unlabelled_input(estimator, X)
         check_consistent_length(samples, y)
     check_classification_targets(y)
@@ -169,7 +170,7 @@ def read_training_input(estimator, X, y):
 def read_unlabelled_input(estimator, X):
     """Samples, and their description; ``estimator`` gets what scikit-learn asks for."""
     if input_kind(X) == "table":
-        X = validate_data(estimator, X, dtype=np.float32)
+        X = validate_table(estimator, X, dtype=np.float32)
         return InputDescription.of(X, _reading(estimator))
     for name in _INPUT_ATTRIBUTES:  # of an earlier fit, on another kind of X
         vars(estimator).pop(name, None)
@@ -181,8 +182,8 @@ def read_unlabelled_input(estimator, X):
 
 def read_input(estimator, X, description, name="X"):
     """Samples of any other X, in the form of those that were fitted on."""
-    if input_kind(X) == "table":
-        X = validate_data(estimator, X, reset=False, dtype=np.float32)
+    if input_kind(X, name) == "table":
+        X = validate_table(estimator, X, reset=False, dtype=np.float32)
     return description.read(X, _reading(estimator, name))
 
 
@@ -215,7 +216,12 @@ def _check_size(size):
 def _check_weight(sample_weight, code):
     if sample_weight is None:
         return None
-    weight = _check_sample_weight(sample_weight, code, dtype=np.float32, ensure_non_negative=True)
+    weight = as_column(sample_weight, "sample_weight")
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused
+            weight = _check_sample_weight(weight, code, dtype=np.float32, ensure_non_negative=True)
+    except OverflowError as error:
+        raise ValueError(f"sample_weight has a number that no float holds: {error}.") from error
     return torch.from_numpy(weight)
 
 
@@ -239,7 +245,7 @@ def _with_validation(reader, data, X, y, sample_group, group_inferrer):
     if y is None:
         raise ValueError("X_val needs y_val, the class labels of its samples.")
     read = read_input(reader, samples, data.description, name="X_val")
-    y = column_or_1d(y.cpu().numpy() if torch.is_tensor(y) else y)
+    y = column_or_1d(as_labels(y, "y_val"))
     check_consistent_length(read, y)
     unseen = np.setdiff1d(y, data.classes)
     if len(unseen):

@@ -22,6 +22,7 @@ from skspurious.data._grouped import take_group_columns, take_named_groups
 from skspurious.data._sources import steps_of
 from skspurious.utils._fitting import _fit_context
 from skspurious.utils._parameters import extends
+from skspurious.utils._rows import as_labels
 
 
 @extends(TrainingParameters)
@@ -288,7 +289,9 @@ class BaseTorchClassifier(ClassifierMixin, TrainingParameters, metaclass=ABCMeta
         group = resolve_groups(X, y, sample_group=sample_group).sample_group
         if group is None:
             warn_about_dropped_groups(self, "this score is plain accuracy")
-            return super().score(unpack_groups(X)[0], y, sample_weight=sample_weight)
+            return super().score(
+                unpack_groups(X)[0], as_labels(y, "y"), sample_weight=sample_weight
+            )
         from skspurious.metrics import worst_group_accuracy
 
         return worst_group_accuracy(

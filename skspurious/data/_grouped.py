@@ -11,6 +11,7 @@ from skspurious.data._groups import as_group_array, encode_groups
 from skspurious.data._overlapping import OverlappingGroups
 from skspurious.data._samples import DatasetSamples, TensorSamples, ViewedPaths, n_rows
 from skspurious.utils._frames import as_pandas
+from skspurious.utils._rows import check_is_rows
 
 
 class GroupedData:
@@ -49,6 +50,7 @@ class GroupedData:
                 "data is a GroupedData already; pass data.data to give it other groups."
             )
         data = as_pandas(data)
+        check_is_rows(data, "data")
         columns = named_columns(data, sample_group)
         if columns:
             data, sample_group = without_columns(data, columns), data[list(columns)]

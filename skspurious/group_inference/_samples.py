@@ -5,12 +5,13 @@ import pandas as pd
 import torch
 from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
 
 from skspurious.data import GroupedData, unpack_groups
 from skspurious.data._grouped import carried_attribute, wrap_like
 from skspurious.functional._cross_fit import cross_fitted_logits
 from skspurious.functional._rows import row_chunks, squared_norm
+from skspurious.utils._rows import as_labels, check_is_rows, validate_table
 
 # From this many numbers on, moving a class to the GPU pays for setting faiss up there.
 _GPU_MIN_ELEMENTS = 2**25
@@ -85,6 +86,7 @@ class GroupCarrier:
 def as_array(X):
     """Samples without their groups, in a form that scikit-learn checks."""
     X, _, _ = unpack_groups(X)
+    check_is_rows(X, "X")
     if torch.is_tensor(X):
         X = X.detach().cpu()
         X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
@@ -116,17 +118,31 @@ AS_ROWS = {"dtype": [np.float64, np.float32], "order": "C"}
 
 def rows_of_fit(estimator, X, y="no_validation"):
     """Checked rows, and labels where they are given; ``estimator`` remembers the type."""
-    checked = validate_data(estimator, as_array(X), y, **AS_ROWS)
+    y = y if isinstance(y, str) else as_labels(y, "y")
+    checked = validate_table(estimator, as_array(X), y, **AS_ROWS)
     has_labels = isinstance(checked, tuple)
-    rows = smallest_type(checked[0] if has_labels else checked)
+    rows = smallest_type(_not_huge(checked[0] if has_labels else checked))
     estimator._dtype = rows.dtype
     return (rows, checked[1]) if has_labels else rows
 
 
 def further_rows(estimator, X):
     """Checked rows of the type that ``fit`` saw."""
-    rows = validate_data(estimator, as_array(X), reset=False, **AS_ROWS)
-    return rows.astype(getattr(estimator, "_dtype", np.float64), copy=False)
+    rows = validate_table(estimator, as_array(X), reset=False, **AS_ROWS)
+    with np.errstate(over="ignore"):
+        rows = rows.astype(getattr(estimator, "_dtype", np.float64), copy=False)
+    return _not_huge(rows)
+
+
+def _not_huge(X):
+    """The rows, whose squared distances must be finite."""
+    largest = max(float(X.max(initial=0.0)), -float(X.min(initial=0.0)))
+    if largest > 1e100:
+        raise ValueError(
+            f"X has values up to {largest:g}, whose squares are too large for a float. "
+            "Standardise the features."
+        )
+    return X
 
 
 def normalize_rows(X):
@@ -142,7 +158,7 @@ def encode_classes(y, classes, n_samples):
     """Class codes, or None where no labels are given."""
     if y is None:
         return None
-    y = column_or_1d(y)
+    y = column_or_1d(as_labels(y, "y"))
     if len(y) != n_samples:
         raise ValueError(f"y has {len(y)} labels for {n_samples} samples: give one for each.")
     code = pd.Index(classes).get_indexer(y)

@@ -5,6 +5,7 @@ import torch
 
 from skspurious.data import encode_groups, unpack_groups
 from skspurious.inspection._base import AS_IT_IS, make_axes, row_label
+from skspurious.utils._rows import check_is_rows
 
 __all__ = ["GroupGalleryDisplay"]
 
@@ -94,6 +95,8 @@ class GroupGalleryDisplay:
                 "GroupGalleryDisplay needs groups. Pass sample_group=, or X as "
                 "GroupedData(X, sample_group)."
             )
+        check_is_rows(X, "X")
+        X = torch.stack(list(X)) if isinstance(X, list | tuple) and torch.is_tensor(X[0]) else X
         code, values = encode_groups(sample_group, n_samples=len(X))
         shown = np.arange(len(values))
         if groups is not None:

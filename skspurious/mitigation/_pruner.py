@@ -5,7 +5,6 @@ from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from skspurious._shared import TrainingParameters
@@ -17,6 +16,7 @@ from skspurious.functional._difficulty import select_kept, split_difficulty
 from skspurious.mitigation._pruner_scores import score_samples
 from skspurious.utils._fitting import _fit_context
 from skspurious.utils._parameters import extends
+from skspurious.utils._rows import as_column
 from skspurious.utils._sklearn_compat import Interval, StrOptions
 from skspurious.utils._warnings import warn
 
@@ -334,9 +334,7 @@ class SpuriousSamplePruner(TrainingParameters):
         """Which of the training samples may be pruned, or None for all."""
         n = data.n_samples
         if carriers is not None:
-            carriers = column_or_1d(
-                carriers.cpu().numpy() if torch.is_tensor(carriers) else carriers
-            )
+            carriers = column_or_1d(as_column(carriers, "carriers"))
             if self.scope != "carriers":
                 raise ValueError(f"carriers= goes with scope='carriers'; scope={self.scope!r}.")
             if carriers.dtype != bool or len(carriers) != n:
