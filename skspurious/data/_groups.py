@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 import torch
+from sklearn.utils import column_or_1d
 
 from skspurious.data._overlapping import OverlappingGroups
 from skspurious.utils._frames import as_pandas
-from skspurious.utils._rows import check_is_rows
+from skspurious.utils._rows import as_labels, check_is_rows
 
 
 def make_sample_group(y, attribute):
@@ -40,7 +41,7 @@ def make_sample_group(y, attribute):
     >>> make_sample_group(["cow", "cow", "camel"], ["grass", "sand", "sand"])
     array([2, 3, 1])
     """
-    label, _ = encode_groups(y, name="y")
+    label, _ = encode_groups(column_or_1d(as_labels(y, "y")), name="y")
     attribute, values = encode_groups(attribute, n_samples=len(label), name="attribute")
     return label * len(values) + attribute
 

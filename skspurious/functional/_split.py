@@ -3,9 +3,12 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skspurious.functional._arguments import codes, number, takes
+
 __all__ = ["balanced_subset", "stratified_split"]
 
 
+@takes(group=codes())
 def balanced_subset(group: ArrayLike, rng: np.random.Generator) -> NDArray[np.int64]:
     """Choose as many rows of every group as the smallest group has.
 
@@ -40,6 +43,7 @@ def balanced_subset(group: ArrayLike, rng: np.random.Generator) -> NDArray[np.in
     return np.sort(by_group[rank < n_kept])
 
 
+@takes(strata=codes(None), fraction=number)
 def stratified_split(
     strata: ArrayLike, fraction: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -121,7 +121,7 @@ def rows_of_fit(estimator, X, y="no_validation"):
     y = y if isinstance(y, str) else as_labels(y, "y")
     checked = validate_table(estimator, as_array(X), y, **AS_ROWS)
     has_labels = isinstance(checked, tuple)
-    rows = smallest_type(_not_huge(checked[0] if has_labels else checked))
+    rows = smallest_type(not_huge(checked[0] if has_labels else checked))
     estimator._dtype = rows.dtype
     return (rows, checked[1]) if has_labels else rows
 
@@ -131,10 +131,20 @@ def further_rows(estimator, X):
     rows = validate_table(estimator, as_array(X), reset=False, **AS_ROWS)
     with np.errstate(over="ignore"):
         rows = rows.astype(getattr(estimator, "_dtype", np.float64), copy=False)
-    return _not_huge(rows)
+    return not_huge(rows)
 
 
-def _not_huge(X):
+def checked_rows(X):
+    """Rows without an estimator that remembers them."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused
+            X = check_array(as_array(X), **AS_ROWS, input_name="X")
+    except OverflowError as error:
+        raise ValueError(f"X has a number that no float holds: {error}.") from error
+    return smallest_type(not_huge(X))
+
+
+def not_huge(X):
     """The rows, whose squared distances must be finite."""
     largest = max(float(X.max(initial=0.0)), -float(X.min(initial=0.0)))
     if largest > 1e100:

@@ -186,6 +186,8 @@ def as_labels(values: Any, name: str) -> Any:
     labels = as_column(values, name)
     if labels is None:
         return None
+    if labels.dtype.kind == "c":
+        raise TypeError(f"{name} has complex numbers as labels; pass integers or str.")
     assert_all_finite(labels, input_name=name)
     if labels.dtype == object:
         try:
@@ -224,6 +226,6 @@ def _plain_objects(X: Any) -> Any:
     dtype = getattr(X, "dtype", None)
     if dtype is not None and getattr(dtype, "kind", "") in "mM":
         raise TypeError("X holds dates; pass numbers.")
-    if dtype == object and np.ndim(X) == 2 and pd.isna(X).any():
+    if dtype is not None and dtype == np.dtype(object) and np.ndim(X) == 2 and pd.isna(X).any():
         X = np.where(pd.isna(X), np.nan, X)  # None, NA and NaT alike
     return X

@@ -10,13 +10,11 @@ import tempfile
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 import torch
 from registry import ENTRIES, QUICK, VIEWS, by_name, small_pairs, small_pictures, small_texts
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
-import skspurious
 from skspurious import (
     ERMClassifier,
     GroupedData,
@@ -30,7 +28,7 @@ from skspurious import (
     persistence,
     pipeline,
 )
-from skspurious.base import BaseTorchClassifier
+from skspurious.data import encode_groups, unpack_groups
 from skspurious.group_inference import (
     DispersionGroups,
     EIILGroups,
@@ -57,6 +55,7 @@ X = np.stack(
     axis=1,
 ).astype(np.float32)
 WEIGHT = 0.5 + (np.arange(40) % 4) / 4
+PARTLY = np.where(np.arange(40) < 20, ATTRIBUTE, np.nan)
 PREDICTED = np.where(np.arange(40) % 7 == 0, 1 - Y, Y)
 
 
@@ -120,12 +119,19 @@ SHARED_FIT = FIT | {
 SCORE = FIT | {"sample_group": ("groups", GROUP), "sample_weight": ("weights", WEIGHT)}
 
 
+# A step of scikit-learn gets X as it is; a jury's frame may have columns of any kind.
+WITHOUT = {
+    "Pipeline": ("grad_tensor", "bfloat16_tensor", "large_doubles", "huge"),
+    "ViewJury": ("frame_with_na", "frame_with_texts"),
+}
 BY_NAME = by_name(ENTRIES)
 
 
 def _new(entry):
     epochs = {"max_epochs": 2} if entry.is_classifier else {}
-    return entry(**({**QUICK, **epochs} if entry.shared else {}))
+    if entry.shared:
+        return entry(**{**QUICK, **epochs})
+    return entry(**({"random_state": 0} if "random_state" in entry().get_params() else {}))
 
 
 def _fit(entry, X, y, **given):
@@ -176,7 +182,7 @@ def _add_estimators():
                 optional=("sample_group", "sample_weight"),
             )
         elif hasattr(entry.cls, "fit"):
-            attribute = {"sample_attribute": ("groups", ATTRIBUTE)}
+            attribute = {"sample_attribute": ("attribute", PARTLY)}
             takes = name == "SemiSupervisedGroupInferrer"
             _add(
                 f"{name}.fit",
@@ -184,10 +190,7 @@ def _add_estimators():
                 FIT | (attribute if takes else {}),
                 optional=("y", "sample_attribute"),
                 weight=weight,
-                # A step of scikit-learn gets X as it is.
-                without=("grad_tensor", "bfloat16_tensor", "large_doubles")
-                if name == "Pipeline"
-                else (),
+                without=WITHOUT.get(name, ()),
             )
 
 
@@ -241,6 +244,7 @@ for _entry in VIEWS:
         {"X": (_entry.samples, _samples[_entry.samples])},
         fixed={"entry": _entry},
         words=("sample", "picture", "pictures", "text", "texts", "field"),
+        gives_nan=True,
         tolerance=1e-2 if _entry.name == "PatchFeatures" else 1e-4,  # sizes of uint8 are rounded
         weight=3,
     )
@@ -279,8 +283,7 @@ _add(
     "metrics.cluster_robust_accuracy",
     metrics.cluster_robust_accuracy,
     {k: v for k, v in PREDICTIONS.items() if k != "sample_group"}
-    | {"cluster": ("groups", ATTRIBUTE), "X": ("table", X)},
-    optional=("X",),
+    | {"cluster": ("groups", ATTRIBUTE)},
 )
 _add(
     "metrics.group_inference_report",
@@ -324,15 +327,19 @@ _add(
 )
 
 
+def _carried(data, sample_group, sample_attribute=None):
+    """Numbers of the groups that GroupedData carries."""
+    group = unpack_groups(GroupedData(data, sample_group, sample_attribute=sample_attribute))[1]
+    return None if group is None else encode_groups(group)[0]
+
+
 _add(
     "data.GroupedData",
-    lambda data, sample_group, sample_attribute: (
-        GroupedData(data, sample_group, sample_attribute=sample_attribute)[[1, 3]].sample_group
-    ),
+    _carried,
     {
         "data": ("samples", X),
         "sample_group": ("groups", GROUP),
-        "sample_attribute": ("groups", ATTRIBUTE),
+        "sample_attribute": ("attribute", PARTLY),
     },
     optional=("sample_group", "sample_attribute"),
     words=("X",),
@@ -340,7 +347,7 @@ _add(
 )
 _add(
     "data.unpack_groups",
-    lambda X, sample_group: data.unpack_groups(GroupedData(X, sample_group))[1],
+    lambda X, sample_group: _carried(X, sample_group),
     {"X": ("samples", X), "sample_group": ("groups", GROUP)},
     words=("data",),
     gives_nan=True,
@@ -363,13 +370,36 @@ _add(
     {"masks": ("masks", np.stack([Y, ATTRIBUTE], 1))},
     words=("mask",),
 )
-IN_SAMPLES = ("no_columns", "nan", "inf", "minus_inf", "nan_tensor", "column", "empty", "empty_list", "longer", "shorter")
-_add("data.as_samples", lambda X: data.as_samples(X).tensor.float(), {"X": ("table", X)}, gives_nan=True, without=IN_SAMPLES)
-_add("data.infer_groups", lambda X, y: data.infer_groups(_fitted("kmeans"), X, y)[0], FIT)
+IN_SAMPLES = (
+    "no_columns",
+    "nan",
+    "inf",
+    "minus_inf",
+    "nan_tensor",
+    "column",
+    "empty",
+    "empty_list",
+    "longer",
+    "shorter",
+)
+_add(
+    "data.as_samples",
+    lambda X: data.as_samples(X).tensor.float(),
+    {"X": ("table", X)},
+    gives_nan=True,
+    without=IN_SAMPLES,
+)
+_add(
+    "data.infer_groups",
+    lambda X, y: data.infer_groups(_fitted("kmeans"), X, y)[0],
+    FIT,
+    optional=("y",),
+)
 _add(
     "data.resolve_groups",
     lambda X, y: data.resolve_groups(X, y, group_inferrer=_fitted("kmeans")).sample_group,
     FIT,
+    optional=("y",),
 )
 _add(
     "model_selection.EveryGroupKFold",
@@ -385,7 +415,7 @@ _add(
             X, y, sample_group=sample_group, random_state=0
         )[-1]
     ),
-    FIT | {"sample_group": ("groups", GROUP)},
+    FIT | {"X": ("samples", X), "sample_group": ("groups", GROUP)},
 )
 
 
@@ -400,7 +430,7 @@ _add(
     lambda X, y, sample_attribute: model_selection.selection_trust(
         _search(), X, y, sample_attribute, n_resamples=20
     ).candidates.to_numpy(),
-    FIT | {"sample_attribute": ("groups", ATTRIBUTE)},
+    FIT | {"sample_attribute": ("attribute", PARTLY)},
     weight=1,
     gives_nan=True,
 )
@@ -439,7 +469,7 @@ _add(
 _add(
     "group_inference.suggest_annotations",
     lambda **given: suggest_annotations(k=5, **given),
-    FIT | {"sample_attribute": ("attribute", np.where(np.arange(40) < 20, ATTRIBUTE, np.nan))},
+    FIT | {"sample_attribute": ("attribute", PARTLY)},
     optional=("sample_attribute",),
     weight=2,
 )
@@ -466,6 +496,7 @@ def _functional(name, arguments, **settings):
         is_strict=False,
         weight=2,
         gives_nan=True,
+        tolerance=settings.pop("tolerance", 1e-2),
         **settings,
     )
 
@@ -477,7 +508,7 @@ def _rng_call(name, column):
     _add(
         f"functional.{name}",
         call,
-        {column: ("codes", GROUP)},
+        {column: ("strata" if column == "strata" else "codes", GROUP)},
         is_strict=False,
         weight=2,
         words=("strata",),
@@ -522,7 +553,10 @@ _functional(
 )
 _functional("forgetting_counts", {"correct": ("flags", X > 0)})
 _functional(
-    "gradient_norms", {"inputs": _TABLE, "label": _LABEL}, fixed={"module": nn.Linear(3, 2)}
+    "gradient_norms",
+    {"inputs": _TABLE, "label": _LABEL},
+    fixed={"module": nn.Linear(3, 2)},
+    without=("half", "float64", "whole", "bool", "int", "float"),
 )
 _functional(
     "group_counts",
@@ -532,7 +566,7 @@ _functional(
 _functional("group_mean_losses", {"sums": _SUMS, "counts": _SIZES})
 _functional(
     "group_means",
-    {"values": ("weights", WEIGHT), "group": ("codes", GROUP), "n_groups": ("count", 4)},
+    {"values": ("values", WEIGHT), "group": ("codes", GROUP), "n_groups": ("count", 4)},
 )
 _functional(
     "group_sums",
@@ -542,7 +576,11 @@ _functional(
         "n_groups": ("count", 4),
     },
 )
-_functional("last_layer_gradient_norms", {"logits": _TABLE, "label": _LABEL, "embedding": _TABLE})
+_functional(
+    "last_layer_gradient_norms",
+    {"logits": _TABLE, "label": _LABEL, "embedding": _TABLE},
+    tolerance=1e-2,
+)
 _functional("neutralise", {"X": _TABLE, "scale": ("tensor", X[0]), "shift": ("tensor", X[1])})
 _functional("sampling_probabilities", {"group": ("codes", GROUP), "power": ("number", 1.0)})
 _functional(
@@ -550,7 +588,7 @@ _functional(
 )
 _functional(
     "select_kept",
-    {"score": ("weights", WEIGHT), "fraction": ("number", 0.5), "stratum": ("codes", Y)},
+    {"score": ("values", WEIGHT), "fraction": ("number", 0.5), "stratum": ("strata", Y)},
     optional=("stratum",),
 )
 _rng_call("stratified_split", "strata")
@@ -604,6 +642,7 @@ _add(
     "persistence.save_model",
     lambda estimator: persistence.save_model(estimator, os.path.join(tempfile.mkdtemp(), "model")),
     {"estimator": ("estimator", _head())},
+    words=("instance",),
 )
 
 

@@ -169,7 +169,7 @@ def _polars_null(a, row):
 # No samples at all, whatever the argument is.
 NO_SAMPLES = {
     "generator": lambda a, row: (value for value in a),
-    "map": lambda a, row: map(lambda value: value, a),
+    "map": lambda a, row: map(np.asarray, a),
     "set": lambda a, row: {1, 2, 3},
     "loader": lambda a, row: DataLoader(torch.zeros(len(a), 2), batch_size=4),
     "dict": lambda a, row: {"input_ids": torch.zeros(len(a), 2)},
@@ -267,8 +267,6 @@ BREAK = {
         "column": lambda a, row: a[:, 0, 0, 0],
         "table": lambda a, row: a[:, :, 0, 0].astype(float),
         "five_dimensions": lambda a, row: a[:, None],
-        "no_pixels": lambda a, row: a[..., :0],
-        "nan": _with(np.nan),
         "text_in_it": _with("text"),
         "complex": NO_NUMBERS["complex"],
         "none": _always(None),
@@ -371,8 +369,10 @@ CHANGE = {
     },
     "pictures": {
         "empty": LENGTHS["empty"],
+        "nan": _with(np.nan),
         "grey": lambda a, row: a[:, 0],
         "unit": lambda a, row: a / np.float32(255),
+        "no_pixels": lambda a, row: a[..., :0],
         "zeros": lambda a, row: np.zeros_like(a),
         "bools": lambda a, row: a > 100,
         "floats": lambda a, row: a.astype(np.float64),
@@ -446,9 +446,24 @@ KINDS = {
     "attribute": (
         {k: v for k, v in KEEP["column"].items() if k not in ("nothing_masked",)},
         NO_SAMPLES | {"longer": LENGTHS["longer"], "shorter": LENGTHS["shorter"]},
-        {"none": _always(None), "minus_one": _with(-1.0), "one": lambda a, row: a * 0 + 1},
+        {
+            "none": _always(None),
+            "ragged": _ragged,
+            "minus_one": _with(-1.0),
+            "one": lambda a, row: a * 0 + 1,
+        },
     ),
     "weights": (KEEP["column"], BREAK["weights"], CHANGE["weights"]),
+    "values": (
+        KEEP["column"],
+        {k: v for k, v in BREAK["weights"].items() if k != "negative"},
+        CHANGE["weights"],
+    ),
+    "strata": (
+        KEEP["column"] | KEEP["whole"],
+        {k: v for k, v in BREAK["labels"].items() if k not in ("empty", "empty_list")},
+        {k: v for k, v in CHANGE["labels"].items() if k not in _codes} | _no_lengths,
+    ),
     "pictures": (KEEP["pictures"], BREAK["pictures"], CHANGE["pictures"]),
     "texts": (KEEP["texts"], BREAK["texts"], CHANGE["texts"]),
     "pairs": ({"tuple": tuple}, NO_SAMPLES | {"none": _always(None)}, {"empty": _always([])}),
@@ -462,7 +477,7 @@ KINDS = {
             "bools": lambda a: a.astype(bool),
             "list": lambda a: a.tolist(),
             "frame": _frame,
-            "dict": lambda a: {i: column for i, column in enumerate(a.T)},
+            "dict": lambda a: dict(enumerate(a.T)),
             "polars": lambda a: polars.DataFrame(_frame(a)),
             "tensor": torch.tensor,
         },
@@ -555,4 +570,6 @@ def spoil(kind, value, name, row):
     if kind in ("tensor", "code_tensor") and isinstance(spoiled, np.ndarray) and verdict != "same":
         numbers = spoiled.dtype.kind in "biuf" and spoiled.ndim
         spoiled = torch.tensor(spoiled.copy()) if numbers else spoiled
+        if numbers and kind == "tensor" and name != "whole":
+            spoiled = spoiled.to(torch.float32)
     return spoiled, verdict
