@@ -21,6 +21,7 @@ from skspurious.utils._rows import as_column, as_labels, validate_table
 from skspurious.utils._sklearn_compat import _check_sample_weight, _check_y
 from skspurious.utils._warnings import warn
 
+_FEWEST_IDS = 10  # samples; a group of each of fewer may be meant
 _INPUT_ATTRIBUTES = ("n_features_in_", "feature_names_in_")
 
 
@@ -115,6 +116,13 @@ def prepare(
     group, groups = None, np.empty(0, dtype=np.int64)
     if found.sample_group is not None:
         group, groups = encode_groups(found.sample_group, n_samples=len(y))
+        if estimator._balances_groups and len(groups) == len(y) >= _FEWEST_IDS:
+            raise ValueError(
+                f"sample_group has {len(y)} groups of {len(y)} samples, one for each, as numbers "
+                f"of rows or measurements have; {type(estimator).__name__} balances groups of "
+                "several samples. Bin a measurement (numpy.digitize), or pass the columns of "
+                "attributes."
+            )
     elif estimator._needs_groups:
         raise ValueError(groups_missing(type(estimator).__name__))
     if estimator._balances_groups:

@@ -237,7 +237,9 @@ def _object_array(values):
 
 
 def _value_array(values):
-    return _object_array(values) if _has_tuples_or_mixed(values) else np.asarray(values)
+    if _has_tuples_or_mixed(values) or any(isinstance(value, list) for value in values):
+        return _object_array(values)
+    return np.asarray(values)
 
 
 def _key(value):

@@ -111,7 +111,7 @@ def array(ndim: int | None = None, *, lowest: float | None = None) -> Check:
             raise ValueError(f"{name} has values above 1e100, whose squares no float holds.")
         if lowest is not None and values.size and values.min() < lowest:
             raise ValueError(f"{name} must be at least {lowest:g}; got {values.min():g}.")
-        return values
+        return values if ndim != 2 or values.dtype.kind == "f" else values.astype(np.float64)
 
     return check
 

@@ -156,6 +156,8 @@ def gradient_norms(module: nn.Module, inputs: Any, label: Tensor) -> Tensor:
         raise TypeError(
             f"inputs must be a tensor or a dict of tensors; got {type(inputs).__name__}."
         )
+    if torch.is_tensor(inputs) and len(inputs) != len(label):
+        raise ValueError(f"inputs has {len(inputs)} rows for {len(label)} labels in label.")
     parameters = {k: p.detach() for k, p in module.named_parameters() if p.requires_grad}
     frozen = {k: p.detach() for k, p in module.named_parameters() if not p.requires_grad}
     frozen |= {k: b.detach() for k, b in module.named_buffers()}
@@ -211,7 +213,7 @@ def forgetting_counts(correct: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------- selection
 
 
-@takes(score=array(1), fraction=number, stratum=codes(None), rows=("score", "stratum"))
+@takes(score=array(1), fraction=number, stratum=codes(None))
 def select_kept(
     score: np.ndarray,
     fraction: float,
@@ -257,8 +259,6 @@ def select_kept(
     array([ True, False,  True, False,  True])
     """
     score = np.asarray(score, dtype=np.float64)
-    if score.ndim != 1 or not np.isfinite(score).all():
-        raise ValueError("score must be one finite number per sample.")
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction must be in [0, 1), for instance 0.1; got {fraction}.")
     if order not in ("hardest", "easiest", "random"):

@@ -68,7 +68,9 @@ def fold_neutral_map(weight: Array, bias: Array, scale: Array, shift: Array) -> 
     True
     """
     check_map(weight=weight, scale=scale, shift=shift)
-    check_map(bias=bias, of_each_class=weight[:, 0])
+    check_map(bias=bias, weight=weight[:, 0])
+    if torch.is_tensor(weight):
+        bias, scale, shift = (part.to(weight.dtype) for part in (bias, scale, shift))
     return weight * scale, bias + weight @ ((scale - 1.0) * shift)
 
 

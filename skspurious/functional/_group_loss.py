@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 
-@takes(values=tensor(1), group=code_tensor, n_groups=count, rows=("values", "group"))
+@takes(values=tensor(), group=code_tensor, n_groups=count)
 def group_sums(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
     """Add up the values of each group.
 
@@ -43,6 +43,8 @@ def group_sums(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
     >>> group_sums(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 2, 2]), 3)
     tensor([1., 0., 6.])
     """
+    if values.shape[-1:] != group.shape:
+        raise ValueError(f"values has shape {tuple(values.shape)} for {len(group)} group numbers.")
     return values.new_zeros(*values.shape[:-1], n_groups).index_add_(-1, group, values)
 
 

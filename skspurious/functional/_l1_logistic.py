@@ -46,7 +46,7 @@ class LogisticHeads(NamedTuple):
     n_iter: Tensor
 
 
-@takes(X=tensor(2), y=code_tensor, C=number, n_classes=count, rows=("X", "y"))
+@takes(X=tensor(2), y=code_tensor, C=number, n_classes=count)
 def fit_l1_logistic(
     X: Tensor,
     y: Tensor,

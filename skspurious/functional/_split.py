@@ -34,6 +34,8 @@ def balanced_subset(group: ArrayLike, rng: np.random.Generator) -> NDArray[np.in
     """
     group = np.asarray(group)
     order = rng.permutation(len(group))
+    if len(group) == 0:
+        raise ValueError("group has 0 rows; a balanced subset needs at least one.")
     sizes = np.bincount(group)
     n_kept = sizes[sizes > 0].min()
     # Rank of each row within its group, in the permuted order.

@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
 
 from skspurious.data import GroupedData, unpack_groups
 from skspurious.data._grouped import carried_attribute, wrap_like
+from skspurious.data._samples import input_kind
 from skspurious.functional._cross_fit import cross_fitted_logits
 from skspurious.functional._rows import row_chunks, squared_norm
 from skspurious.utils._rows import as_labels, check_is_rows, validate_table
@@ -87,6 +88,12 @@ def as_array(X):
     """Samples without their groups, in a form that scikit-learn checks."""
     X, _, _ = unpack_groups(X)
     check_is_rows(X, "X")
+    if getattr(X, "ndim", 2) > 2 or input_kind(X) in ("strings", "dataset", "samples"):
+        raise ValueError(
+            "X has no rows of numbers but pictures, texts or a dataset. Put what makes an "
+            "embedding of them before the inferrer: make_pipeline(TorchFeatureExtractor(network), "
+            "SpuriousGroupInferrer()) of skspurious.pipeline."
+        )
     if torch.is_tensor(X):
         X = X.detach().cpu()
         X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()

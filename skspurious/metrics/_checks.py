@@ -115,7 +115,8 @@ def empty_error(groups):
     groups = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)
     return ValueError(
         f"{len(groups)} expected group(s) have no samples in sample_group, or only weight 0: "
-        f"{groups[:10]}. Evaluate on samples of every group, name only those that occur, or pass empty='nan'."
+        f"{groups[:10]}. Evaluate on samples of every group, name only those that occur, or pass "
+        "empty='nan'."
     )
 
 

@@ -13,7 +13,14 @@ from torch.utils.data import DataLoader
 
 from skspurious.utils._frames import as_pandas
 
-__all__ = ["as_column", "as_labels", "as_numbers", "check_is_rows", "validate_table"]
+__all__ = [
+    "as_column",
+    "as_labels",
+    "as_numbers",
+    "check_is_rows",
+    "check_same_rows",
+    "validate_table",
+]
 
 
 def check_is_rows(values: Any, name: str) -> None:
@@ -48,7 +55,7 @@ def check_is_rows(values: Any, name: str) -> None:
         raise ValueError(f"{name} has {n_masked} masked values. Fill them, or leave the rows out.")
     if isinstance(values, pd.DataFrame) and not values.columns.is_unique:
         twice = values.columns[values.columns.duplicated()].tolist()
-        raise ValueError(f"{name} has several columns of one name: {twice[:5]}. Rename them.")
+        raise ValueError(f"{name} has columns whose names occur twice: {twice[:5]}. Rename them.")
 
 
 def _remedy(values: Any) -> str:
@@ -85,6 +92,41 @@ def _remedy(values: Any) -> str:
     if getattr(values, "ndim", None) == 0:
         return f"a single number, {values}; pass one entry for each sample."
     return ""
+
+
+def check_same_rows(X: Any, values: Any, name: str) -> None:
+    """Refuse a Series or frame whose index says that its rows are others than those of a DataFrame.
+
+    Values are taken by position. Where both indexes hold the same labels in another order, or
+    different labels that both mean something, positions are not what was meant. An index 0, 1, 2,
+    ... means nothing, unless it is the other one in order.
+
+    Parameters
+    ----------
+    X : any kind of samples
+    values : object
+        Groups or weights of the samples.
+    name : str
+        Of the argument.
+
+    Raises
+    ------
+    ValueError
+        If the rows are others.
+    """
+    if not (isinstance(X, pd.DataFrame) and isinstance(values, pd.Series | pd.DataFrame)):
+        return
+    own, other = X.index, values.index
+    if len(own) != len(other) or own.equals(other):
+        return
+    is_reordered = own.is_unique and other.is_unique and own.isin(other).all()
+    plain = pd.RangeIndex(len(own))
+    if is_reordered or not (own.equals(plain) or other.equals(plain)):
+        what = "the labels of X's in another order" if is_reordered else "labels that X's has not"
+        raise ValueError(
+            f"{name} has an index with {what}. Rows are taken by position: pass "
+            f"{name}.loc[X.index] to go by labels, or {name}.to_numpy() if the order is right."
+        )
 
 
 def as_column(values: Any, name: str) -> Any:
@@ -134,8 +176,6 @@ def as_column(values: Any, name: str) -> Any:
             raise TypeError(f"{name} must have one value for each sample: {error}.") from error
     if array.dtype.names is not None:
         raise TypeError(f"{name} has fields {array.dtype.names}; pass one of them.")
-    if array.dtype.kind in "mM":
-        raise TypeError(f"{name} holds dates; pass them as str, or as numbers.")
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     return _of_plain_type(array, values, name)
@@ -143,14 +183,19 @@ def as_column(values: Any, name: str) -> Any:
 
 def _of_plain_type(array: Any, values: Any, name: str) -> Any:
     """The array with numbers in place of objects, after a look for what is missing."""
-    is_text = array.dtype.kind in "US" and isinstance(values, list | tuple)
-    missing = pd.isna(np.array(values, dtype=object) if is_text else array)  # None became a text
+    if array.dtype.kind in "US" and isinstance(values, list | tuple):
+        objects = np.array(values, dtype=object)
+        if not all(isinstance(value, str | bytes) for value in objects.ravel()):
+            array = objects  # in which None and numbers did not become texts
+    missing = pd.isna(array)
     if np.any(missing):
         row = int(np.argwhere(missing)[0][0])
         raise ValueError(
             f"{name} has {missing.sum()} missing values (NaN, None), the first at row {row}. "
             "Leave these rows out."
         )
+    if array.dtype.kind in "mM":
+        raise TypeError(f"{name} holds dates; pass them as str, or as numbers.")
     if array.dtype != object or array.ndim != 1:
         return array
     return pd.Series(array).infer_objects().to_numpy()

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from skspurious.data import unpack_groups
 from skspurious.utils._fitting import _fit_context
-from skspurious.utils._rows import as_labels
+from skspurious.utils._rows import as_labels, check_is_rows
 from skspurious.utils._sklearn_compat import Interval
 from skspurious.views._base import View, carry_groups, rng_of
 
@@ -31,7 +31,11 @@ class TextView(View):
 
 def map_texts(X, change, name):
     """The changed texts in a container of the same kind: list, array or Series."""
-    if not isinstance(X, list | tuple | pd.Series | np.ndarray) or getattr(X, "ndim", 1) != 1:
+    check_is_rows(X, "X")
+    is_list = isinstance(X, list | tuple)
+    has_fields = is_list and len(X) > 0 and isinstance(X[0], list | tuple | Mapping)
+    is_column = isinstance(X, pd.Series | np.ndarray) and X.ndim == 1
+    if has_fields or not (is_list or is_column):
         raise ValueError(
             f"X is a {type(X).__name__}; {name} takes texts: a list, an array or a Series of str. "
             "Of tuples, dicts or a DataFrame, SelectFields takes the texts of a field."

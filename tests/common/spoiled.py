@@ -70,6 +70,8 @@ def check(name, spoilers, row=0):
         if spoiler == "none" and argument in call.optional:
             verdict = "either"
         verdicts.append(verdict)
+    if "frame_of_other_index" in spoilers.values() and len(spoilers) > 1:
+        verdicts = ["either"]  # an index of its own that contradicts another is refused
     case = f"check({name!r}, {spoilers!r}, row={row})"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -151,7 +153,8 @@ def _check_warnings(caught, case):
             f"/{library}/" in warning.filename for library in ("torch", "numpy", "pandas", "scipy")
         )
         assert known or not foreign, (
-            f"{case}: {warning.category.__name__}: {text[:200]} ({warning.filename}:{warning.lineno})"
+            f"{case}: {warning.category.__name__}: {text[:200]} "
+            f"({warning.filename}:{warning.lineno})"
         )
 
 

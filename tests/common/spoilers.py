@@ -532,7 +532,7 @@ KINDS = {
             "missing": _always("no/such/file"),
             "list": _always([]),
         }
-        | {"folder": _always("."), "bytes": _always(b"no file"), "empty": _always("")},
+        | {"bytes": _always(b"no file"), "empty": _always("")},
         {},
     ),
     "estimator": (
