@@ -115,14 +115,7 @@ def prepare(
     )
     group, groups = None, np.empty(0, dtype=np.int64)
     if found.sample_group is not None:
-        group, groups = encode_groups(found.sample_group, n_samples=len(y))
-        if estimator._balances_groups and len(groups) == len(y) >= _FEWEST_IDS:
-            raise ValueError(
-                f"sample_group has {len(y)} groups of {len(y)} samples, one for each, as numbers "
-                f"of rows or measurements have; {type(estimator).__name__} balances groups of "
-                "several samples. Bin a measurement (numpy.digitize), or pass the columns of "
-                "attributes."
-            )
+        group, groups = _encode_groups(estimator, found.sample_group, len(y))
     elif estimator._needs_groups:
         raise ValueError(groups_missing(type(estimator).__name__))
     if estimator._balances_groups:
@@ -231,6 +224,18 @@ def _check_weight(sample_weight, code):
     except OverflowError as error:
         raise ValueError(f"sample_weight has a number that no float holds: {error}.") from error
     return torch.from_numpy(weight)
+
+
+def _encode_groups(estimator, sample_group, n_samples):
+    """Numbers and values of the groups of the training samples."""
+    group, groups = encode_groups(sample_group, n_samples=n_samples)
+    if estimator._balances_groups and len(groups) == n_samples >= _FEWEST_IDS:
+        raise ValueError(
+            f"sample_group has {n_samples} groups of {n_samples} samples, one for each, as numbers "
+            f"of rows or measurements have; {type(estimator).__name__} balances groups of several "
+            "samples. Bin a measurement (numpy.digitize), or pass the columns of attributes."
+        )
+    return group, groups
 
 
 def _label(samples, code, group, n_groups, weight=None):

@@ -93,9 +93,8 @@ def group_means(
     values = np.asarray(values, dtype=np.float64)
     weight = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
     counts = group_counts(group, n_groups, sample_weight=weight)
-    sums = group_counts(
-        group, n_groups, sample_weight=values if weight is None else values * weight
-    )
+    weighted = values if weight is None else values * weight
+    sums = np.bincount(_check_index(group, n_groups), weights=weighted, minlength=n_groups)
     means = np.full(n_groups, np.nan)
     np.divide(sums, counts, out=means, where=counts > 0)
     return means

@@ -88,12 +88,6 @@ def as_array(X):
     """Samples without their groups, in a form that scikit-learn checks."""
     X, _, _ = unpack_groups(X)
     check_is_rows(X, "X")
-    if getattr(X, "ndim", 2) > 2 or input_kind(X) in ("strings", "dataset", "samples"):
-        raise ValueError(
-            "X has no rows of numbers but pictures, texts or a dataset. Put what makes an "
-            "embedding of them before the inferrer: make_pipeline(TorchFeatureExtractor(network), "
-            "SpuriousGroupInferrer()) of skspurious.pipeline."
-        )
     if torch.is_tensor(X):
         X = X.detach().cpu()
         X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
@@ -123,10 +117,23 @@ def smallest_type(X):
 AS_ROWS = {"dtype": [np.float64, np.float32], "order": "C"}
 
 
+def _as_rows(X):
+    """Samples without their groups, which must be rows of numbers."""
+    X = unpack_groups(X)[0]
+    check_is_rows(X, "X")
+    if getattr(X, "ndim", 2) > 2 or input_kind(X) in ("strings", "dataset", "samples"):
+        raise ValueError(
+            "X has no rows of numbers but pictures, texts or a dataset. Put what makes an "
+            "embedding of them before the inferrer: make_pipeline(TorchFeatureExtractor(network), "
+            "SpuriousGroupInferrer()) of skspurious.pipeline."
+        )
+    return as_array(X)
+
+
 def rows_of_fit(estimator, X, y="no_validation"):
     """Checked rows, and labels where they are given; ``estimator`` remembers the type."""
     y = y if isinstance(y, str) else as_labels(y, "y")
-    checked = validate_table(estimator, as_array(X), y, **AS_ROWS)
+    checked = validate_table(estimator, _as_rows(X), y, **AS_ROWS)
     has_labels = isinstance(checked, tuple)
     rows = smallest_type(not_huge(checked[0] if has_labels else checked))
     estimator._dtype = rows.dtype
@@ -135,7 +142,7 @@ def rows_of_fit(estimator, X, y="no_validation"):
 
 def further_rows(estimator, X):
     """Checked rows of the type that ``fit`` saw."""
-    rows = validate_table(estimator, as_array(X), reset=False, **AS_ROWS)
+    rows = validate_table(estimator, _as_rows(X), reset=False, **AS_ROWS)
     with np.errstate(over="ignore"):
         rows = rows.astype(getattr(estimator, "_dtype", np.float64), copy=False)
     return not_huge(rows)

@@ -73,7 +73,7 @@ def _remedy(values: Any) -> str:
         )
     if isinstance(values, Iterator):
         return f"a {kind}, which can be read once; pass list(...) of it."
-    if isinstance(values, Mapping):
+    if isinstance(values, Mapping) and not scipy.sparse.issparse(values):
         return (
             f"a {kind}, whose rows cannot be selected. Of tokens of texts, pass the list of "
             "texts, and the tokenizer as collate_fn; of columns, a DataFrame; else a list with "
@@ -232,7 +232,7 @@ def as_labels(values: Any, name: str) -> Any:
     if labels is None:
         return None
     if labels.dtype.kind == "c":
-        raise TypeError(f"{name} has complex numbers as labels; pass integers or str.")
+        raise ValueError(f"Complex data not supported as labels, in {name}.")
     assert_all_finite(labels, input_name=name)
     if labels.dtype == object:
         try:
