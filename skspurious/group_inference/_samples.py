@@ -12,7 +12,7 @@ from skspurious.data._grouped import carried_attribute, wrap_like
 from skspurious.data._samples import input_kind
 from skspurious.functional._cross_fit import cross_fitted_logits
 from skspurious.functional._rows import row_chunks, squared_norm
-from skspurious.utils._rows import as_labels, check_is_rows, validate_table
+from skspurious.utils._rows import as_labels, check_is_rows, plain_objects, validate_table
 
 # From this many numbers on, moving a class to the GPU pays for setting faiss up there.
 _GPU_MIN_ELEMENTS = 2**25
@@ -152,7 +152,7 @@ def checked_rows(X):
     """Rows without an estimator that remembers them."""
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused
-            X = check_array(as_array(X), **AS_ROWS, input_name="X")
+            X = check_array(plain_objects(as_array(X)), **AS_ROWS, input_name="X")
     except OverflowError as error:
         raise ValueError(f"X has a number that no float holds: {error}.") from error
     return smallest_type(not_huge(X))

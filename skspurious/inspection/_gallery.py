@@ -148,6 +148,8 @@ class GroupGalleryDisplay:
 def _pixels(X):
     """Images in NCHW order, uint8 or from 0 to 1, as uint8 in NHWC order with three channels."""
     X = X.detach().cpu().numpy() if torch.is_tensor(X) else np.asarray(X)
+    if X.dtype.kind not in "buif":
+        raise TypeError(f"X holds {X.dtype}; images are uint8, or numbers from 0 to 1.")
     if X.ndim != 4 or X.shape[1] not in (1, 3):
         raise ValueError(
             "X must hold images of shape (n_samples, 1 or 3 channels, height, width); rows of it "

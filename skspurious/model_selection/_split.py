@@ -5,7 +5,7 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedKFold
-from sklearn.utils import assert_all_finite, check_consistent_length
+from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from skspurious.data import GroupedData, encode_groups, unpack_groups
@@ -222,7 +222,7 @@ def _strata(X, y, sample_group, caller):
             "sklearn.set_config(enable_metadata_routing=True)), or, in a search without routing, "
             "groups= to its fit."
         )
-    y = as_labels(y, "y")
+    y = column_or_1d(as_labels(y, "y"))
     assert_all_finite(y, input_name="y")
     check_classification_targets(y)
     check_consistent_length(X, y)

@@ -247,7 +247,7 @@ def as_labels(values: Any, name: str) -> Any:
 
 def validate_table(estimator: Any, X: Any, y: Any = "no_validation", **how: Any) -> Any:
     """scikit-learn's ``validate_data``, which names X also for what is no number at all."""
-    X = _plain_objects(X)
+    X = plain_objects(X)
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused
             return validate_data(estimator, X, y, **how)
@@ -260,13 +260,13 @@ def as_numbers(X: Any, name: str) -> Any:
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             return check_array(
-                _plain_objects(X), dtype=np.float32, ensure_2d=False, allow_nd=True, input_name=name
+                plain_objects(X), dtype=np.float32, ensure_2d=False, allow_nd=True, input_name=name
             )
     except OverflowError as error:
         raise ValueError(f"{name} has a number that no float holds: {error}.") from error
 
 
-def _plain_objects(X: Any) -> Any:
+def plain_objects(X: Any) -> Any:
     """Rows without dates, and with NaN for all that is missing."""
     dtype = getattr(X, "dtype", None)
     if dtype is not None and getattr(dtype, "kind", "") in "mM":

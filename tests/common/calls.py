@@ -120,7 +120,7 @@ SCORE = FIT | {"sample_group": ("groups", GROUP), "sample_weight": ("weights", W
 
 # A step of scikit-learn gets X as it is; a jury's frame may have columns of any kind.
 WITHOUT = {
-    "Pipeline": ("grad_tensor", "bfloat16_tensor", "large_doubles", "huge"),
+    "Pipeline": ("grad_tensor", "bfloat16_tensor", "large_doubles", "huge", "nat"),
     # Equal rows: right, but the head's solver takes seconds.
     "AutoRetrainer": ("constant", "zeros", "equal_rows", "matrix_of_strides_zero"),
     "ViewJury": ("frame_with_na", "frame_with_texts"),
@@ -413,9 +413,11 @@ _add(
 _add(
     "model_selection.every_group_train_test_split",
     lambda X, y, sample_group: np.array(
-        model_selection.every_group_train_test_split(
-            X, y, sample_group=sample_group, random_state=0
-        )[-1]
+        [
+            *model_selection.every_group_train_test_split(
+                X, y, sample_group=sample_group, random_state=0
+            )[-1]
+        ]
     ),
     FIT | {"X": ("samples", X), "sample_group": ("groups", GROUP)},
 )
@@ -479,6 +481,7 @@ _add(
     "views.standard_views",
     lambda X: len(standard_views(X)),
     {"X": ("pictures", _samples["pictures"])},
+    without=("five_dimensions", "table"),
     weight=1,
 )
 

@@ -65,7 +65,9 @@ def check(name, spoilers, row=0):
     verdicts = []
     for argument, spoiler in spoilers.items():
         given[argument], verdict = spoil(*call.arguments[argument], spoiler, row)
-        if spoiler in ("longer", "shorter") and _n_with_rows(call) == 1:
+        if spoiler in ("longer", "shorter") and (
+            _n_with_rows(call) == 1 or argument == "train_group"
+        ):
             verdict = "either"  # there is nothing to compare the length with
         if spoiler == "none" and argument in call.optional:
             verdict = "either"
