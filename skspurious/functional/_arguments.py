@@ -56,7 +56,9 @@ def takes(*, rows: tuple[str, ...] = (), **checks: Check) -> Callable[[F], F]:
             for name, check in checks.items():
                 if name in given and not (given[name] is None and parameters[name].default is None):
                     given[name] = check(given[name], name)
-            lengths = {name: len(given[name]) for name in rows if np.ndim(given.get(name))}
+            lengths = {
+                name: len(given[name]) for name in rows if getattr(given.get(name), "ndim", 0)
+            }
             if len(set(lengths.values())) > 1:
                 raise ValueError(f"arguments differ in length: {lengths}.")
             return function(**given)

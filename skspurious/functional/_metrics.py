@@ -183,8 +183,9 @@ def wilson_interval(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be in (0, 1), for instance 0.95; got {confidence}.")
-    if np.ndim(n_success) and np.ndim(n) and len(n_success) != len(n):
-        raise ValueError(f"n_success and n differ in length: {len(n_success)} and {len(n)}.")
+    lengths = np.size(n_success), np.size(n)
+    if np.ndim(n_success) and np.ndim(n) and lengths[0] != lengths[1]:
+        raise ValueError(f"n_success and n differ in length: {lengths[0]} and {lengths[1]}.")
     k, n = np.broadcast_arrays(
         np.asarray(n_success, dtype=np.float64), np.asarray(n, dtype=np.float64)
     )
