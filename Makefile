@@ -5,6 +5,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+N ?= 10000
+SEED ?= $(shell date +%s)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +15,7 @@ METADATA := pyproject.toml skspurious/_version.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-kernels test-kills lint clean
+.PHONY: help demo test test-kernels test-kills fuzz lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +33,11 @@ test-kernels: $(VENV)/.stamp-test ## the suite as other processors compute, and 
 
 test-kills: $(VENV)/.stamp-test ## fits killed at random moments and started again, ARGS=100 of them
 	@$(BIN)/python tests/common/kills.py $(ARGS)
+
+fuzz: $(VENV)/.stamp-test ## generated inputs, N=10000 of them, by another SEED each time
+	@echo "SEED=$(SEED)"
+	@SKSPURIOUS_FUZZ_EXAMPLES=$(N) SKSPURIOUS_FUZZ_SEED=$(SEED) \
+	    $(BIN)/python -m pytest tests/test_fuzz.py $(ARGS)
 
 lint: $(VENV)/.stamp-lint ## ruff, format check, and mypy on the typed parts
 	@$(BIN)/python -m ruff check .

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from sklearn.utils import get_tags
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
+from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from skspurious._engine._batches import LabelledSamples
 from skspurious._engine._modules import weights_transform
@@ -17,9 +17,11 @@ from skspurious.data._samples import input_kind
 from skspurious.data._sources import pipeline_drops_groups, steps_of, takes_attribute
 from skspurious.functional._split import stratified_split
 from skspurious.utils._parameters import shallow_copy
+from skspurious.utils._rows import as_column, as_labels, validate_table
 from skspurious.utils._sklearn_compat import _check_sample_weight, _check_y
 from skspurious.utils._warnings import warn
 
+_FEWEST_IDS = 10  # samples; a group of each of fewer may be meant
 _INPUT_ATTRIBUTES = ("n_features_in_", "feature_names_in_")
 
 
@@ -113,7 +115,7 @@ def prepare(
     )
     group, groups = None, np.empty(0, dtype=np.int64)
     if found.sample_group is not None:
-        group, groups = encode_groups(found.sample_group, n_samples=len(y))
+        group, groups = _encode_groups(estimator, found.sample_group, len(y))
     elif estimator._needs_groups:
         raise ValueError(groups_missing(type(estimator).__name__))
     if estimator._balances_groups:
@@ -151,7 +153,7 @@ def prepare(
 def read_training_input(estimator, X, y):
     """Samples, labels as an array, and the description of the samples; lengths are compared."""
     if input_kind(X) == "table":
-        X, y = validate_data(estimator, X, y, dtype=np.float32)
+        X, y = validate_table(estimator, X, as_labels(y, "y"), dtype=np.float32)
         samples, description = InputDescription.of(X, _reading(estimator))
     else:
         if y is None:
@@ -159,7 +161,7 @@ def read_training_input(estimator, X, y):
                 f"This {type(estimator).__name__} estimator requires y to be passed, but the "
                 "target y is None. Pass the labels as y, also for datasets that hold them."
             )
-        y = _check_y(y.cpu().numpy() if torch.is_tensor(y) else y, estimator=estimator)
+        y = _check_y(as_labels(y, "y"), estimator=estimator)
         samples, description = read_unlabelled_input(estimator, X)
         check_consistent_length(samples, y)
     check_classification_targets(y)
@@ -169,7 +171,7 @@ def read_training_input(estimator, X, y):
 def read_unlabelled_input(estimator, X):
     """Samples, and their description; ``estimator`` gets what scikit-learn asks for."""
     if input_kind(X) == "table":
-        X = validate_data(estimator, X, dtype=np.float32)
+        X = validate_table(estimator, X, dtype=np.float32)
         return InputDescription.of(X, _reading(estimator))
     for name in _INPUT_ATTRIBUTES:  # of an earlier fit, on another kind of X
         vars(estimator).pop(name, None)
@@ -181,8 +183,8 @@ def read_unlabelled_input(estimator, X):
 
 def read_input(estimator, X, description, name="X"):
     """Samples of any other X, in the form of those that were fitted on."""
-    if input_kind(X) == "table":
-        X = validate_data(estimator, X, reset=False, dtype=np.float32)
+    if input_kind(X, name) == "table":
+        X = validate_table(estimator, X, reset=False, dtype=np.float32)
     return description.read(X, _reading(estimator, name))
 
 
@@ -215,8 +217,25 @@ def _check_size(size):
 def _check_weight(sample_weight, code):
     if sample_weight is None:
         return None
-    weight = _check_sample_weight(sample_weight, code, dtype=np.float32, ensure_non_negative=True)
+    weight = as_column(sample_weight, "sample_weight")
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused
+            weight = _check_sample_weight(weight, code, dtype=np.float32, ensure_non_negative=True)
+    except OverflowError as error:
+        raise ValueError(f"sample_weight has a number that no float holds: {error}.") from error
     return torch.from_numpy(weight)
+
+
+def _encode_groups(estimator, sample_group, n_samples):
+    """Numbers and values of the groups of the training samples."""
+    group, groups = encode_groups(sample_group, n_samples=n_samples)
+    if estimator._balances_groups and len(groups) == n_samples >= _FEWEST_IDS:
+        raise ValueError(
+            f"sample_group has {n_samples} groups of {n_samples} samples, one for each, as numbers "
+            f"of rows or measurements have; {type(estimator).__name__} balances groups of several "
+            "samples. Bin a measurement (numpy.digitize), or pass the columns of attributes."
+        )
+    return group, groups
 
 
 def _label(samples, code, group, n_groups, weight=None):
@@ -239,7 +258,7 @@ def _with_validation(reader, data, X, y, sample_group, group_inferrer):
     if y is None:
         raise ValueError("X_val needs y_val, the class labels of its samples.")
     read = read_input(reader, samples, data.description, name="X_val")
-    y = column_or_1d(y.cpu().numpy() if torch.is_tensor(y) else y)
+    y = column_or_1d(as_labels(y, "y_val"))
     check_consistent_length(read, y)
     unseen = np.setdiff1d(y, data.classes)
     if len(unseen):

@@ -22,6 +22,7 @@ from skspurious.data._grouped import take_group_columns, take_named_groups
 from skspurious.data._sources import steps_of
 from skspurious.utils._fitting import _fit_context
 from skspurious.utils._parameters import extends
+from skspurious.utils._rows import as_labels
 
 
 @extends(TrainingParameters)
@@ -285,11 +286,15 @@ class BaseTorchClassifier(ClassifierMixin, TrainingParameters, metaclass=ABCMeta
         """
         check_is_fitted(self)
         X, sample_group, _ = take_group_columns(X, sample_group, fitted=self._group_columns)
+        from skspurious.metrics import worst_group_accuracy
+        from skspurious.metrics._checks import check_weight
+
         group = resolve_groups(X, y, sample_group=sample_group).sample_group
         if group is None:
             warn_about_dropped_groups(self, "this score is plain accuracy")
-            return super().score(unpack_groups(X)[0], y, sample_weight=sample_weight)
-        from skspurious.metrics import worst_group_accuracy
+            y = as_labels(y, "y")
+            weight = None if sample_weight is None else check_weight(sample_weight, len(y))
+            return super().score(unpack_groups(X)[0], y, sample_weight=weight)
 
         return worst_group_accuracy(
             y, self.predict(X), sample_group=group, sample_weight=sample_weight

@@ -19,6 +19,7 @@ from skspurious.data._grouped import (
 )
 from skspurious.data._sources import is_group_inferrer, known_for
 from skspurious.utils._fitting import _fit_context, restored_on_failure
+from skspurious.utils._rows import check_is_rows
 from skspurious.utils._sklearn_compat import _print_elapsed_time
 
 __all__ = ["Pipeline", "make_pipeline"]
@@ -420,7 +421,9 @@ def _fit_and_transform(step, X, y, arguments):
 
 def _carry(X, transform):
     """Transform the samples alone; the groups that come out, or else those that went in, stay."""
-    Z = transform(unpack_groups(X)[0])
+    samples = unpack_groups(X)[0]
+    check_is_rows(samples, "X")
+    Z = transform(samples)
     return Z if isinstance(Z, GroupedData) else wrap_like(Z, X)
 
 

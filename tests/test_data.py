@@ -83,7 +83,7 @@ def test_make_sample_group_takes_tensors_and_series():
 
 
 def test_make_sample_group_raises_on_different_lengths():
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+    with pytest.raises(ValueError, match="attribute has 3 rows for 2 samples"):
         make_sample_group([0, 1], [0, 1, 1])
 
 
@@ -398,8 +398,9 @@ def test_grouped_data_can_be_copied():
 
 
 def test_unpack_groups_prefers_explicit_groups_and_then_forgets_the_inferrer():
-    X = GroupedData("data", None)
+    X = GroupedData([[1.0], [2.0]])
     X.sample_group, X.group_inferrer = [1], "inferrer"
+    X.data = "data"
     assert unpack_groups(X) == ("data", [1], "inferrer")
     assert unpack_groups(X, [2]) == ("data", [2], None)
     assert unpack_groups("data", [2]) == ("data", [2], None)

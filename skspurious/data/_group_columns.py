@@ -45,7 +45,7 @@ def named_columns(X, sample_group, name="sample_group"):
             f"{name}={sample_group!r} is taken for the name of a column, and {what} Give the group "
             "of every sample, or the name of a column of the DataFrame X."
         )
-    if not isinstance(sample_group, list | tuple) or len(sample_group) == len(X) or not known:
+    if not known or not isinstance(sample_group, list | tuple) or len(sample_group) == len(X):
         return ()
     is_named = len(sample_group) > 0 and all(part in known for part in sample_group)
     return tuple(sample_group) if is_named else ()

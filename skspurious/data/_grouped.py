@@ -11,6 +11,7 @@ from skspurious.data._groups import as_group_array, encode_groups
 from skspurious.data._overlapping import OverlappingGroups
 from skspurious.data._samples import DatasetSamples, TensorSamples, ViewedPaths, n_rows
 from skspurious.utils._frames import as_pandas
+from skspurious.utils._rows import check_is_rows, check_same_rows
 
 
 class GroupedData:
@@ -49,10 +50,14 @@ class GroupedData:
                 "data is a GroupedData already; pass data.data to give it other groups."
             )
         data = as_pandas(data)
+        if data is not None:  # groups alone
+            check_is_rows(data, "data")
         columns = named_columns(data, sample_group)
         if columns:
             data, sample_group = without_columns(data, columns), data[list(columns)]
         self.data = data
+        check_same_rows(data, sample_group, "sample_group")
+        check_same_rows(data, sample_attribute, "sample_attribute")
         is_array = sample_group is not None and not isinstance(sample_group, OverlappingGroups)
         self.sample_group = as_group_array(sample_group) if is_array else sample_group
         self.sample_attribute = (
@@ -163,6 +168,7 @@ def take_group_columns(X, sample_group, name="sample_group", fitted=()):
     columns : tuple of str
     """
     samples = unpack_groups(X)[0]
+    check_same_rows(samples, sample_group, name)
     if sample_group is None:
         columns = fitted if set(fitted) <= set(getattr(samples, "columns", ())) else ()
     else:
@@ -174,6 +180,7 @@ def take_group_columns(X, sample_group, name="sample_group", fitted=()):
 
 def take_named_groups(X, sample_group=None, X_val=None, sample_group_val=None, **given):
     """The same of all that ``fit`` is given: X, the names, and the other arguments."""
+    check_same_rows(unpack_groups(X)[0], given.get("sample_weight"), "sample_weight")
     X, sample_group, columns = take_group_columns(X, sample_group)
     if X_val is not None:
         X_val, sample_group_val, _ = take_group_columns(

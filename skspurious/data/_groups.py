@@ -4,11 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+import scipy.sparse
 import torch
-from sklearn.utils import check_consistent_length
+from sklearn.utils import column_or_1d
 
 from skspurious.data._overlapping import OverlappingGroups
 from skspurious.utils._frames import as_pandas
+from skspurious.utils._rows import as_labels, check_is_rows
 
 
 def make_sample_group(y, attribute):
@@ -39,9 +41,8 @@ def make_sample_group(y, attribute):
     >>> make_sample_group(["cow", "cow", "camel"], ["grass", "sand", "sand"])
     array([2, 3, 1])
     """
-    check_consistent_length(y, attribute)
-    label, _ = encode_groups(y, name="y")
-    attribute, values = encode_groups(attribute, name="attribute")
+    label, _ = encode_groups(column_or_1d(as_labels(y, "y")), name="y")
+    attribute, values = encode_groups(attribute, n_samples=len(label), name="attribute")
     return label * len(values) + attribute
 
 
@@ -183,14 +184,9 @@ def as_group_array(sample_group, name="sample_group"):
             "for instance the attribute that matters most, or several attributes as columns, "
             "which are crossed."
         )
-    if np.ma.isMaskedArray(sample_group):
-        is_masked = np.ma.getmaskarray(sample_group)
-        if is_masked.any():
-            raise ValueError(
-                f"{name} has {is_masked.sum()} masked values. Give every sample a group, for "
-                "instance a value of its own for 'unknown'."
-            )
-        sample_group = np.asarray(sample_group)
+    check_is_rows(sample_group, name)
+    if scipy.sparse.issparse(sample_group):
+        raise TypeError(f"{name} is sparse; pass its toarray().")
     if isinstance(sample_group, pd.DataFrame):
         columns = [sample_group[c].to_numpy(dtype=object) for c in sample_group.columns]
         array = np.stack(columns, axis=1)
@@ -203,13 +199,16 @@ def as_group_array(sample_group, name="sample_group"):
         array = sample_group
     else:
         rows = list(sample_group)
-        if rows and isinstance(rows[0], list):
-            array = np.array(rows, dtype=object)
-        else:
-            array = _value_array(rows)
+        try:
+            is_table = bool(rows) and isinstance(rows[0], list)
+            array = np.array(rows, dtype=object) if is_table else _value_array(rows)
+        except (TypeError, ValueError) as error:  # rows of several lengths
+            raise TypeError(f"{name} must have one value for each sample: {error}.") from error
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.ndim not in (1, 2):
+    if array.ndim not in (1, 2) or 0 in array.shape[1:]:
         raise ValueError(
             f"{name} must have shape (n_samples,) or (n_samples, n_attributes); got {array.shape}."
         )
@@ -238,7 +237,9 @@ def _object_array(values):
 
 
 def _value_array(values):
-    return _object_array(values) if _has_tuples_or_mixed(values) else np.asarray(values)
+    if _has_tuples_or_mixed(values) or any(isinstance(value, list) for value in values):
+        return _object_array(values)
+    return np.asarray(values)
 
 
 def _key(value):
@@ -265,7 +266,10 @@ def _factorize(values, name):
     if values.dtype != object:
         uniques, codes = np.unique(values, return_inverse=True)
         return codes, uniques
-    codes, uniques = pd.factorize(values)
+    try:
+        codes, uniques = pd.factorize(values)
+    except TypeError as error:
+        raise TypeError(f"{name} must have values that are hashable: {error}.") from error
     try:
         order = sorted(range(len(uniques)), key=uniques.__getitem__)
     except TypeError:  # values that cannot be compared: sorted as text

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from skspurious.utils._frames import as_pandas
+from skspurious.utils._rows import check_is_rows
 
 
 class OverlappingGroups:
@@ -66,6 +67,8 @@ class OverlappingGroups:
 
     def __init__(self, masks, groups=None):
         masks = as_pandas(masks)
+        if not isinstance(masks, Mapping):
+            check_is_rows(masks, "masks")
         if isinstance(masks, Mapping):
             groups = list(masks) if groups is None else list(groups)
             columns = [_as_mask(mask, name) for name, mask in masks.items()]

@@ -14,6 +14,7 @@ from skspurious.data._pictures import is_pillow, read_file
 from skspurious.data._tokenizers import as_collate
 from skspurious.utils._identity import NoIdentityError, fingerprint
 from skspurious.utils._random import seeded_draws
+from skspurious.utils._rows import as_numbers, check_is_rows
 
 _N_LOOKED_AT = 8  # samples of a dataset by which one is told from another
 
@@ -281,9 +282,12 @@ def as_samples(X, *, collate_fn=None, image_transform=None):
     if kind == "tensor":
         return TensorSamples(X.detach())
     if kind in ("array", "table"):
-        array = np.asarray(X)
-        if array.dtype not in (np.uint8, np.float16, np.float32):
-            array = array.astype(np.float32)
+        array = X if isinstance(X, list | tuple) else np.asarray(X)
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
+            array = as_numbers(X, "X")
+        elif array.dtype not in (np.uint8, np.float16, np.float32):
+            with np.errstate(over="ignore"):  # what becomes infinite is refused by who reads it
+                array = array.astype(np.float32)
         if not array.flags.writeable or not array.flags.c_contiguous:
             array = array.copy()  # torch would warn that it may write to the user's array
         return TensorSamples(torch.from_numpy(array))
@@ -297,10 +301,11 @@ def as_samples(X, *, collate_fn=None, image_transform=None):
     return DatasetSamples(X, collate_fn=collate_fn)
 
 
-def input_kind(X):
+def input_kind(X, name="X"):
     """Kind of X: "array", "dataset", "samples", "strings", "table" (2-D numbers) or "tensor"."""
     if isinstance(X, TensorSamples | DatasetSamples):
         return "samples"
+    check_is_rows(X, name)
     if torch.is_tensor(X):
         return "tensor"
     if isinstance(X, pd.Series | pd.Index):
@@ -321,7 +326,7 @@ def input_kind(X):
     if isinstance(X, Dataset):
         if not hasattr(X, "__len__"):
             raise TypeError(
-                f"X is a {type(X).__name__} without a length. Use a map-style dataset, with "
+                f"{name} is a {type(X).__name__} without a length. Use a map-style dataset, with "
                 "__len__ and __getitem__: rows must be selectable."
             )
         return "dataset"

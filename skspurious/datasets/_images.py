@@ -32,7 +32,7 @@ Correlation strength {correlation_strength}.
         "core_contrast": [Interval(Real, 0, 1, closed="both")],
         "spurious_contrast": [Interval(Real, 0, 1, closed="both")],
         "spurious_size": [Interval(Integral, 1, None, closed="left"), None],
-        "noise": [Interval(Real, 0, None, closed="left")],
+        "noise": [Interval(Real, 0, 1e30, closed="both")],
     },
     prefer_skip_nested_validation=True,
 )

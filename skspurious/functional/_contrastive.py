@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from skspurious.functional._arguments import code_tensor, number, takes, tensor
+
 __all__ = ["contrastive_losses", "contrastive_pairs"]
 
 
@@ -55,6 +57,13 @@ def contrastive_pairs(
     return positive, same_cluster & ~itself
 
 
+@takes(
+    features=tensor(2),
+    label=code_tensor,
+    cluster=code_tensor,
+    temperature=number,
+    rows=("features", "label", "cluster"),
+)
 def contrastive_losses(
     features: Tensor,
     label: Tensor,

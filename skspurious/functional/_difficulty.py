@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
+from skspurious.functional._arguments import array, code_tensor, codes, number, takes, tensor
 from skspurious.functional._kmeans_1d import kmeans_1d
 from skspurious.functional._silhouette import silhouette_samples_1d
 
@@ -29,6 +30,7 @@ _MAX_GRADIENTS = 2**26  # numbers of per-sample gradients held at a time
 # ------------------------------------------------------------------------- scores
 
 
+@takes(logits=tensor(2), label=code_tensor, rows=("logits", "label"))
 def el2n(logits: Tensor, label: Tensor) -> Tensor:
     r"""Norm of the error :math:`\lVert p(x) - y \rVert_2` of each sample (EL2N) [1]_.
 
@@ -84,6 +86,9 @@ def loss_difficulty(logits: Tensor, label: Tensor) -> Tensor:
     return F.cross_entropy(logits, label, reduction="none")
 
 
+@takes(
+    logits=tensor(2), label=code_tensor, embedding=tensor(2), rows=("logits", "label", "embedding")
+)
 def last_layer_gradient_norms(
     logits: Tensor, label: Tensor, embedding: Tensor, *, has_bias: bool = True
 ) -> Tensor:
@@ -117,6 +122,7 @@ def last_layer_gradient_norms(
     return el2n(logits, label) * size.sqrt()
 
 
+@takes(label=code_tensor)
 def gradient_norms(module: nn.Module, inputs: Any, label: Tensor) -> Tensor:
     """Norm of the gradient of each sample's loss by all trainable parameters (GraNd) [1]_.
 
@@ -146,6 +152,12 @@ def gradient_norms(module: nn.Module, inputs: Any, label: Tensor) -> Tensor:
     >>> gradient_norms(layer, torch.tensor([[3.0, 4.0]]), torch.tensor([0]))
     tensor([3.5355])
     """
+    if not torch.is_tensor(inputs) and not isinstance(inputs, Mapping):
+        raise TypeError(
+            f"inputs must be a tensor or a dict of tensors; got {type(inputs).__name__}."
+        )
+    if torch.is_tensor(inputs) and len(inputs) != len(label):
+        raise ValueError(f"inputs has {len(inputs)} rows for {len(label)} labels in label.")
     parameters = {k: p.detach() for k, p in module.named_parameters() if p.requires_grad}
     frozen = {k: p.detach() for k, p in module.named_parameters() if not p.requires_grad}
     frozen |= {k: b.detach() for k, b in module.named_buffers()}
@@ -169,6 +181,7 @@ def gradient_norms(module: nn.Module, inputs: Any, label: Tensor) -> Tensor:
     )
 
 
+@takes(correct=array(2))
 def forgetting_counts(correct: np.ndarray) -> np.ndarray:
     """Count how often each sample was forgotten: right after an epoch, wrong after the next [1]_.
 
@@ -200,6 +213,7 @@ def forgetting_counts(correct: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------- selection
 
 
+@takes(score=array(1), fraction=number, stratum=codes(None))
 def select_kept(
     score: np.ndarray,
     fraction: float,
@@ -245,8 +259,6 @@ def select_kept(
     array([ True, False,  True, False,  True])
     """
     score = np.asarray(score, dtype=np.float64)
-    if score.ndim != 1 or not np.isfinite(score).all():
-        raise ValueError("score must be one finite number per sample.")
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction must be in [0, 1), for instance 0.1; got {fraction}.")
     if order not in ("hardest", "easiest", "random"):

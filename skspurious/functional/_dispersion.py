@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from skspurious.functional._arguments import array, codes, takes
 from skspurious.functional._clustering import squared_distances_to
 from skspurious.functional._rows import row_chunks
 
@@ -10,6 +11,7 @@ __all__ = ["class_means", "find_dispersed"]
 _CHUNK = 4096  # rows converted to float64 at a time
 
 
+@takes(X=array(2), y=codes(), sample_weight=array(1, lowest=0), rows=("X", "y", "sample_weight"))
 def class_means(
     X: np.ndarray, y: np.ndarray, *, sample_weight: np.ndarray | None = None
 ) -> np.ndarray:
@@ -67,6 +69,7 @@ def _mean_of(X: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return total / len(rows)
 
 
+@takes(X=array(2), y=codes(), means=array(2), rows=("X", "y"))
 def find_dispersed(
     X: np.ndarray,
     y: np.ndarray,

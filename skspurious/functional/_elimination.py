@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skspurious.functional._arguments import check_map
+
 __all__ = ["fit_elimination", "fold_neutral_map", "neutralise"]
 
 EPS = 1e-6  # added to every residual, so that a norm of zero has a gradient
@@ -36,6 +38,7 @@ def neutralise(X: Array, scale: Array, shift: Array) -> Array:
     >>> neutralise(np.array([[1.0, 5.0]]), np.array([1.0, 0.5]), np.array([0.0, -3.0]))
     array([[1., 4.]])
     """
+    check_map(X=X, scale=scale, shift=shift)
     return (X + shift) * scale - shift
 
 
@@ -64,6 +67,10 @@ def fold_neutral_map(weight: Array, bias: Array, scale: Array, shift: Array) -> 
     >>> 2.0 * neutralise(6.0, 0.5, 4.0) + 1.0 == 1.0 * 6.0 - 3.0
     True
     """
+    check_map(weight=weight, scale=scale, shift=shift)
+    check_map(bias=bias, weight=weight[:, 0])
+    if torch.is_tensor(weight):
+        bias, scale, shift = (part.to(weight.dtype) for part in (bias, scale, shift))
     return weight * scale, bias + weight @ ((scale - 1.0) * shift)
 
 

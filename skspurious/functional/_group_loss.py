@@ -6,6 +6,8 @@ All are segment sums: nothing loops over groups, and nothing waits for the devic
 import torch
 from torch import Tensor
 
+from skspurious.functional._arguments import code_tensor, count, number, takes, tensor
+
 __all__ = [
     "adjusted_group_loss",
     "cvar_group_weights",
@@ -16,6 +18,7 @@ __all__ = [
 ]
 
 
+@takes(values=tensor(), group=code_tensor, n_groups=count)
 def group_sums(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
     """Add up the values of each group.
 
@@ -40,9 +43,12 @@ def group_sums(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
     >>> group_sums(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 2, 2]), 3)
     tensor([1., 0., 6.])
     """
+    if values.shape[-1:] != group.shape:
+        raise ValueError(f"values has shape {tuple(values.shape)} for {len(group)} group numbers.")
     return values.new_zeros(*values.shape[:-1], n_groups).index_add_(-1, group, values)
 
 
+@takes(sums=tensor(1), counts=tensor(1), rows=("sums", "counts"))
 def group_mean_losses(sums: Tensor, counts: Tensor) -> Tensor:
     """Mean loss of each group.
 
@@ -68,6 +74,12 @@ def group_mean_losses(sums: Tensor, counts: Tensor) -> Tensor:
     return torch.where(counts > 0, sums / counts.clamp(min=torch.finfo(sums.dtype).tiny), 0.0)
 
 
+@takes(
+    group_loss=tensor(1),
+    group_size=tensor(1),
+    adjustment=tensor(),
+    rows=("group_loss", "group_size", "adjustment"),
+)
 def adjusted_group_loss(group_loss: Tensor, group_size: Tensor, adjustment: Tensor) -> Tensor:
     """Add the group adjustment to the losses of the groups, ``A_g = L_g + C_g / sqrt(n_g)``.
 
@@ -96,6 +108,7 @@ def adjusted_group_loss(group_loss: Tensor, group_size: Tensor, adjustment: Tens
     return torch.where(group_size > 0, group_loss + adjustment / group_size.clamp(min=1).sqrt(), 0)
 
 
+@takes(log_q=tensor(1), adjusted_loss=tensor(1), step_size=number, rows=("log_q", "adjusted_loss"))
 def update_group_weights(log_q: Tensor, adjusted_loss: Tensor, step_size: float) -> Tensor:
     """Make the weights of groups with a high loss larger: ``q_g <- q_g exp(eta A_g)``, normalised.
 
@@ -128,6 +141,12 @@ def update_group_weights(log_q: Tensor, adjusted_loss: Tensor, step_size: float)
     return torch.log_softmax(log_q + step_size * adjusted_loss, dim=0)
 
 
+@takes(
+    adjusted_loss=tensor(1),
+    group_size=tensor(1),
+    alpha=number,
+    rows=("adjusted_loss", "group_size"),
+)
 def cvar_group_weights(adjusted_loss: Tensor, group_size: Tensor, alpha: float) -> Tensor:
     """Put all weight on the groups of highest loss that make up a share ``alpha`` of the samples.
 

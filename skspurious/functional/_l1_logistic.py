@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from skspurious.functional._arguments import code_tensor, count, number, takes, tensor
 from skspurious.functional._proximal_steps import AcceleratedSteps, LogisticProblem
 
 __all__ = ["LogisticHeads", "fit_l1_logistic"]
@@ -45,6 +46,7 @@ class LogisticHeads(NamedTuple):
     n_iter: Tensor
 
 
+@takes(X=tensor(2), y=code_tensor, C=number, n_classes=count)
 def fit_l1_logistic(
     X: Tensor,
     y: Tensor,

@@ -4,9 +4,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
+from skspurious.functional._arguments import array, codes, count, number, takes
+
 __all__ = ["adjusted_mean", "group_counts", "group_means", "wilson_interval"]
 
 
+@takes(
+    group=codes(), n_groups=count, sample_weight=array(1, lowest=0), rows=("group", "sample_weight")
+)
 def group_counts(
     group: ArrayLike, n_groups: int, *, sample_weight: ArrayLike | None = None
 ) -> NDArray[np.float64]:
@@ -41,6 +46,13 @@ def group_counts(
     return np.bincount(group, weights=weight, minlength=n_groups).astype(np.float64)
 
 
+@takes(
+    values=array(1),
+    group=codes(),
+    n_groups=count,
+    sample_weight=array(1, lowest=0),
+    rows=("values", "group", "sample_weight"),
+)
 def group_means(
     values: ArrayLike,
     group: ArrayLike,
@@ -81,9 +93,8 @@ def group_means(
     values = np.asarray(values, dtype=np.float64)
     weight = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
     counts = group_counts(group, n_groups, sample_weight=weight)
-    sums = group_counts(
-        group, n_groups, sample_weight=values if weight is None else values * weight
-    )
+    weighted = values if weight is None else values * weight
+    sums = np.bincount(_check_index(group, n_groups), weights=weighted, minlength=n_groups)
     means = np.full(n_groups, np.nan)
     np.divide(sums, counts, out=means, where=counts > 0)
     return means
@@ -126,6 +137,7 @@ def adjusted_mean(group_mean: ArrayLike, group_weight: ArrayLike) -> float:
     return float(np.average(mean[counts], weights=weight[counts]))
 
 
+@takes(n_success=array(lowest=0), n=array(lowest=0), confidence=number)
 def wilson_interval(
     n_success: ArrayLike, n: ArrayLike, confidence: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -171,6 +183,9 @@ def wilson_interval(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be in (0, 1), for instance 0.95; got {confidence}.")
+    lengths = np.size(n_success), np.size(n)
+    if np.ndim(n_success) and np.ndim(n) and lengths[0] != lengths[1]:
+        raise ValueError(f"n_success and n differ in length: {lengths[0]} and {lengths[1]}.")
     k, n = np.broadcast_arrays(
         np.asarray(n_success, dtype=np.float64), np.asarray(n, dtype=np.float64)
     )

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from skspurious.functional._arguments import array, takes
+from skspurious.functional._arguments import partitions as partition_codes
 from skspurious.functional._rows import find_line
 
 __all__ = [
@@ -187,6 +189,7 @@ def stratified_silhouette(
     return _summarize_sample(sample, labels[drawn], size)
 
 
+@takes(X=array(2), partitions=partition_codes)
 def score_partitions(
     X: np.ndarray,
     partitions: Sequence[np.ndarray],
@@ -237,6 +240,8 @@ def score_partitions(
         raise ValueError(f"method={method!r}: use 'auto', 'exact' or 'stratified'.")
     if not partitions:
         return []
+    if any(len(label) != len(X) for label in partitions):
+        raise ValueError(f"partitions must have {len(X)} entries each, one for each row of X.")
     position = None if method == "stratified" else find_line(X)
     if position is not None:
         labels = np.stack(partitions)

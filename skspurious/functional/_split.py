@@ -3,9 +3,12 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skspurious.functional._arguments import codes, number, takes
+
 __all__ = ["balanced_subset", "stratified_split"]
 
 
+@takes(group=codes())
 def balanced_subset(group: ArrayLike, rng: np.random.Generator) -> NDArray[np.int64]:
     """Choose as many rows of every group as the smallest group has.
 
@@ -31,6 +34,8 @@ def balanced_subset(group: ArrayLike, rng: np.random.Generator) -> NDArray[np.in
     """
     group = np.asarray(group)
     order = rng.permutation(len(group))
+    if len(group) == 0:
+        raise ValueError("group has 0 rows; a balanced subset needs at least one.")
     sizes = np.bincount(group)
     n_kept = sizes[sizes > 0].min()
     # Rank of each row within its group, in the permuted order.
@@ -40,6 +45,7 @@ def balanced_subset(group: ArrayLike, rng: np.random.Generator) -> NDArray[np.in
     return np.sort(by_group[rank < n_kept])
 
 
+@takes(strata=codes(None), fraction=number)
 def stratified_split(
     strata: ArrayLike, fraction: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

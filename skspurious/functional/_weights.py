@@ -3,9 +3,12 @@
 import numpy as np
 from scipy.special import logsumexp
 
+from skspurious.functional._arguments import array, codes, count, takes
+
 __all__ = ["sampling_probabilities"]
 
 
+@takes(group=codes(), power=array(), n_groups=count)
 def sampling_probabilities(
     group: np.ndarray,
     *,

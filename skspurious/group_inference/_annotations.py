@@ -11,9 +11,10 @@ from skspurious.data._grouped import carried_attribute
 from skspurious.data._groups import encode_attribute
 from skspurious.functional._cross_fit import cross_fitted_logits
 from skspurious.functional._rows import row_order
-from skspurious.group_inference._samples import AS_ROWS, as_array, smallest_type
+from skspurious.group_inference._samples import checked_rows
 from skspurious.group_inference._sides import margins_of
 from skspurious.utils._random import draw_seed
+from skspurious.utils._rows import as_labels
 from skspurious.utils._sklearn_compat import Interval, validate_params
 
 _LOW, _OTHER = "low margin", "random"
@@ -102,8 +103,8 @@ def suggest_annotations(
     8
     """
     given = carried_attribute(X) if sample_attribute is None else sample_attribute
-    X = smallest_type(check_array(as_array(X), **AS_ROWS))
-    y = column_or_1d(y)
+    X = checked_rows(X)
+    y = column_or_1d(as_labels(y, "y"))
     check_consistent_length(X, y)
     classes, code = np.unique(y, return_inverse=True)
     value, _ = encode_attribute(given, n_samples=len(y), missing_values=missing_values)

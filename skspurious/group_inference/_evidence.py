@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.utils.validation import check_array
+from sklearn.utils.validation import column_or_1d
 
 from skspurious.data import encode_groups, unpack_groups
 from skspurious.data._sources import infer_groups, steps_of
@@ -14,9 +14,10 @@ from skspurious.functional._jury import jury_scores
 from skspurious.functional._recovery import recovery_tests
 from skspurious.group_inference._methods import new_method
 from skspurious.group_inference._named_views import CLEAN
-from skspurious.group_inference._samples import AS_ROWS, as_array, smallest_type
+from skspurious.group_inference._samples import as_array, checked_rows
 from skspurious.group_inference._two_sided import TwoSidedMethod
 from skspurious.utils._random import draw_seed
+from skspurious.utils._rows import as_labels
 from skspurious.views._base import View
 
 STRONG = 0.05  # recovered accuracy from which evidence is strong
@@ -149,11 +150,13 @@ def evidence_of(groups, X, y, *, level=0.05, n_permutations=99, random_state=0):
     ('strong', 'none')
     """
     X = clean_numbers(groups, X)
-    code = encode_groups(y, n_samples=len(X), name="y")[0]
+    code = encode_groups(column_or_1d(as_labels(y, "y")), n_samples=len(X), name="y")[0]
+    if code.max() == 0:
+        raise ValueError(f"y has one class, {np.unique(y).tolist()[0]!r}: evidence needs two.")
     if hasattr(groups, "fit"):
         nuisances = nuisances_of(groups, code, name="groups")
     else:
-        nuisances = [Nuisance("groups", nuisance_of_groups(groups, code))]
+        nuisances = [Nuisance("groups", nuisance_of_groups(groups, code, name="groups"))]
     tested = [n for n in nuisances if n.says is not None]
     if not tested:
         return Evidence("none", nuisances[0].reason)
@@ -177,7 +180,7 @@ def clean_numbers(inferrer, X):
     is_for_jury = not is_table or samples.shape[1] == n_features
     if is_for_jury and CLEAN in getattr(inferrer, "view_names_", []):
         return inferrer.represent(X)
-    return smallest_type(check_array(samples, **AS_ROWS))
+    return checked_rows(samples)
 
 
 def strongest(recoveries):
@@ -286,14 +289,14 @@ def _new_votes(inferrer, jury, X):
     return np.stack([judge.votes(X) for judge in jury.judges_])
 
 
-def nuisance_of_groups(group, code, *, first_is_right=False):
+def nuisance_of_groups(group, code, *, first_is_right=False, name="sample_group"):
     """What groups say of the class, as numbers.
 
     Of an attribute, whose values are met in several classes, the indicators of the values. Of
     groups within the classes the own class for the largest group (or the first), and the others
     alike for the rest.
     """
-    group, values = encode_groups(group, n_samples=len(code))
+    group, values = encode_groups(group, n_samples=len(code), name=name)
     count = np.zeros((len(values), code.max() + 1), dtype=np.int64)
     np.add.at(count, (group, code), 1)
     if ((count > 0).sum(axis=1) > 1).any():

@@ -29,6 +29,7 @@ from skspurious.group_inference._samples import (
 from skspurious.group_inference._sides import margins_of, parts_of_predictions, taken_for
 from skspurious.utils._fitting import _fit_context
 from skspurious.utils._random import draw_seed
+from skspurious.utils._rows import as_labels, check_is_rows
 from skspurious.utils._sklearn_compat import Interval, StrOptions
 from skspurious.views._standard import is_table
 
@@ -220,7 +221,7 @@ class ViewJury(CarriesEvidence, GroupCarrier, AsIs):
             If a view is no transformer, no classifier and no columns.
         """
         X = self._check_samples(unpack_groups(X)[0], reset=True)
-        y = column_or_1d(y, warn=True)
+        y = column_or_1d(as_labels(y, "y"), warn=True)
         assert_all_finite(y, input_name="y")
         if len(y) != n_rows(X):
             raise ValueError(f"y has {len(y)} labels for {n_rows(X)} samples: give one for each.")
@@ -413,6 +414,7 @@ class ViewJury(CarriesEvidence, GroupCarrier, AsIs):
 
     def _check_samples(self, X, reset=False):
         """Tables as scikit-learn checks them; other kinds of samples as they are."""
+        check_is_rows(X, "X")
         if isinstance(X, pd.DataFrame):  # columns may be of any type
             return validate_data(self, X, reset=reset, skip_check_array=True)
         if not is_table(X):

@@ -5,12 +5,14 @@ import pandas as pd
 import torch
 from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
 
 from skspurious.data import GroupedData, unpack_groups
 from skspurious.data._grouped import carried_attribute, wrap_like
+from skspurious.data._samples import input_kind
 from skspurious.functional._cross_fit import cross_fitted_logits
 from skspurious.functional._rows import row_chunks, squared_norm
+from skspurious.utils._rows import as_labels, check_is_rows, plain_objects, validate_table
 
 # From this many numbers on, moving a class to the GPU pays for setting faiss up there.
 _GPU_MIN_ELEMENTS = 2**25
@@ -85,6 +87,7 @@ class GroupCarrier:
 def as_array(X):
     """Samples without their groups, in a form that scikit-learn checks."""
     X, _, _ = unpack_groups(X)
+    check_is_rows(X, "X")
     if torch.is_tensor(X):
         X = X.detach().cpu()
         X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
@@ -114,19 +117,56 @@ def smallest_type(X):
 AS_ROWS = {"dtype": [np.float64, np.float32], "order": "C"}
 
 
+def _as_rows(X):
+    """Samples without their groups, which must be rows of numbers."""
+    X = unpack_groups(X)[0]
+    check_is_rows(X, "X")
+    if getattr(X, "ndim", 2) > 2 or input_kind(X) in ("strings", "dataset", "samples"):
+        raise ValueError(
+            "X has no rows of numbers but pictures, texts or a dataset. Put what makes an "
+            "embedding of them before the inferrer: make_pipeline(TorchFeatureExtractor(network), "
+            "SpuriousGroupInferrer()) of skspurious.pipeline."
+        )
+    return as_array(X)
+
+
 def rows_of_fit(estimator, X, y="no_validation"):
     """Checked rows, and labels where they are given; ``estimator`` remembers the type."""
-    checked = validate_data(estimator, as_array(X), y, **AS_ROWS)
+    y = y if isinstance(y, str) else as_labels(y, "y")
+    checked = validate_table(estimator, _as_rows(X), y, **AS_ROWS)
     has_labels = isinstance(checked, tuple)
-    rows = smallest_type(checked[0] if has_labels else checked)
+    rows = smallest_type(not_huge(checked[0] if has_labels else checked))
     estimator._dtype = rows.dtype
     return (rows, checked[1]) if has_labels else rows
 
 
 def further_rows(estimator, X):
     """Checked rows of the type that ``fit`` saw."""
-    rows = validate_data(estimator, as_array(X), reset=False, **AS_ROWS)
-    return rows.astype(getattr(estimator, "_dtype", np.float64), copy=False)
+    rows = validate_table(estimator, _as_rows(X), reset=False, **AS_ROWS)
+    with np.errstate(over="ignore"):
+        rows = rows.astype(getattr(estimator, "_dtype", np.float64), copy=False)
+    return not_huge(rows)
+
+
+def checked_rows(X):
+    """Rows without an estimator that remembers them."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused
+            X = check_array(plain_objects(as_array(X)), **AS_ROWS, input_name="X")
+    except OverflowError as error:
+        raise ValueError(f"X has a number that no float holds: {error}.") from error
+    return smallest_type(not_huge(X))
+
+
+def not_huge(X):
+    """The rows, whose squared distances must be finite."""
+    largest = max(float(X.max(initial=0.0)), -float(X.min(initial=0.0)))
+    if largest > 1e100:
+        raise ValueError(
+            f"X has values up to {largest:g}, whose squares are too large for a float. "
+            "Standardise the features."
+        )
+    return X
 
 
 def normalize_rows(X):
@@ -142,7 +182,7 @@ def encode_classes(y, classes, n_samples):
     """Class codes, or None where no labels are given."""
     if y is None:
         return None
-    y = column_or_1d(y)
+    y = column_or_1d(as_labels(y, "y"))
     if len(y) != n_samples:
         raise ValueError(f"y has {len(y)} labels for {n_samples} samples: give one for each.")
     code = pd.Index(classes).get_indexer(y)

@@ -5,6 +5,7 @@ import torch
 
 from skspurious.data import encode_groups, unpack_groups
 from skspurious.inspection._base import AS_IT_IS, make_axes, row_label
+from skspurious.utils._rows import check_is_rows
 
 __all__ = ["GroupGalleryDisplay"]
 
@@ -94,6 +95,8 @@ class GroupGalleryDisplay:
                 "GroupGalleryDisplay needs groups. Pass sample_group=, or X as "
                 "GroupedData(X, sample_group)."
             )
+        check_is_rows(X, "X")
+        X = torch.stack(list(X)) if isinstance(X, list | tuple) and torch.is_tensor(X[0]) else X
         code, values = encode_groups(sample_group, n_samples=len(X))
         shown = np.arange(len(values))
         if groups is not None:
@@ -145,6 +148,8 @@ class GroupGalleryDisplay:
 def _pixels(X):
     """Images in NCHW order, uint8 or from 0 to 1, as uint8 in NHWC order with three channels."""
     X = X.detach().cpu().numpy() if torch.is_tensor(X) else np.asarray(X)
+    if X.dtype.kind not in "buif":
+        raise TypeError(f"X holds {X.dtype}; images are uint8, or numbers from 0 to 1.")
     if X.ndim != 4 or X.shape[1] not in (1, 3):
         raise ValueError(
             "X must hold images of shape (n_samples, 1 or 3 channels, height, width); rows of it "

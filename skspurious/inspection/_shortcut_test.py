@@ -25,6 +25,7 @@ from skspurious.group_inference._evidence import (
 from skspurious.group_inference._named_views import CLEAN
 from skspurious.inspection._shortcut_result import ShortcutTest
 from skspurious.utils._random import draw_seed, seed_nested
+from skspurious.utils._rows import as_labels, check_is_rows
 from skspurious.views import standard_views
 from skspurious.views._standard import kind_of
 
@@ -135,8 +136,9 @@ def shortcut_test(
     'strong'
     """
     samples, carried, _ = unpack_groups(X)
+    check_is_rows(samples, "X")
     sample_group = carried if sample_group is None else sample_group
-    y = column_or_1d(y, warn=True)
+    y = column_or_1d(as_labels(y, "y"), warn=True)
     code, classes = encode_groups(y, n_samples=n_rows(samples), name="y")
     if len(classes) < 2:
         raise ValueError(f"y has one class, {classes[0]!r}: a shortcut needs two or more.")

@@ -11,6 +11,7 @@ from sklearn.utils.multiclass import unique_labels
 from skspurious.data import OverlappingGroups, encode_groups
 from skspurious.functional._metrics import group_counts
 from skspurious.utils._frames import as_pandas
+from skspurious.utils._rows import as_column, as_labels
 
 
 class Members(NamedTuple):
@@ -83,10 +84,10 @@ def _members_of_masks(overlapping, n_samples, groups):
 
 def check_weight(sample_weight, n_samples):
     """Weights as numbers, which are finite and not negative."""
-    weight = unmasked(sample_weight, "sample_weight")
+    weight = as_column(sample_weight, "sample_weight")
     try:
         weight = column_or_1d(weight).astype(np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"sample_weight must be numbers of shape (n_samples,): {error}."
         ) from error
@@ -104,55 +105,40 @@ def check_weight(sample_weight, n_samples):
 
 def check_labels(y, name):
     """Classes as a column, none of them missing."""
-    y = column_or_1d(unmasked(y, name))
-    missing = pd.isna(y)
-    if missing.any():
-        row = int(np.flatnonzero(missing)[0])
-        raise ValueError(
-            f"{name} has {missing.sum()} missing values, the first at row {row}: {y[row]!r}. "
-            "Leave these rows out of y_true, y_pred and sample_group."
-        )
-    return y
-
-
-def unmasked(values, name):
-    """The same values, none of which may be masked."""
-    if not np.ma.isMaskedArray(values):
-        return values
-    is_masked = np.ma.getmaskarray(values)
-    if is_masked.any():
-        raise ValueError(
-            f"{name} has {is_masked.sum()} masked values. Leave these rows out, or fill them."
-        )
-    return np.asarray(values)
+    if y is None:
+        raise ValueError(f"{name} is None; give a class label for every sample.")
+    return column_or_1d(as_labels(y, name))
 
 
 def empty_error(groups):
     """The error that says which expected groups have no samples."""
     groups = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)
     return ValueError(
-        f"{len(groups)} expected group(s) have no samples, or only weight 0: {groups[:10]}. "
-        "Evaluate on samples of every group, name only those that occur, or pass empty='nan'."
+        f"{len(groups)} expected group(s) have no samples in sample_group, or only weight 0: "
+        f"{groups[:10]}. Evaluate on samples of every group, name only those that occur, or pass "
+        "empty='nan'."
     )
 
 
 def is_correct(y_true, y_pred):
     """Whether each predicted class is right, after checks that they are comparable."""
     y_true = check_labels(y_true, "y_true")
-    y_pred = check_predicted_classes(y_true, np.asarray(unmasked(y_pred, "y_pred")))
+    y_pred = check_predicted_classes(y_true, as_labels(y_pred, "y_pred"))
     check_consistent_length(y_true, y_pred)
     return np.asarray(y_true == y_pred, dtype=bool)
 
 
 def check_predicted_classes(y_true, y_pred):
     """Predicted classes as a column, after checks that they are classes and comparable."""
+    if y_pred is None:
+        raise ValueError("y_pred is None; give the predicted class of every sample.")
     if y_pred.ndim == 2 and y_pred.shape[1] > 1:
         raise ValueError(
             f"y_pred has shape {y_pred.shape}, and predicted classes have shape (n_samples,); "
             "pass predict(X), not predict_proba(X)."
         )
     y_pred = check_labels(y_pred, "y_pred")
-    if y_pred.dtype.kind == "f" and np.any(y_pred % 1 != 0):
+    if y_pred.dtype.kind == "f" and np.any(y_pred != np.floor(y_pred)):
         raise ValueError(
             "y_pred holds numbers that are not whole: scores or probabilities. Pass the predicted "
             "classes, predict(X)."
@@ -182,6 +168,8 @@ def training_sizes(train_group, group_sizes):
         )
     if train_group is not None:
         group, values = encode_groups(train_group, name="train_group")
+        if len(group) == 0:
+            raise ValueError("train_group has 0 rows; give the group of every training sample.")
         return dict(zip(values.tolist(), group_counts(group, len(values)).tolist(), strict=True))
     if group_sizes is None:
         return None

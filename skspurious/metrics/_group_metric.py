@@ -14,9 +14,9 @@ from skspurious.metrics._checks import (
     check_predicted_classes,
     find_members,
     group_index,
-    unmasked,
 )
 from skspurious.metrics._named import get_metric
+from skspurious.utils._rows import as_column
 
 __all__ = ["group_metric", "worst_group_metric"]
 
@@ -181,7 +181,7 @@ def group_metric(
             empty=empty,
         )
     y_true = check_labels(y_true, "y_true")
-    y_pred = np.asarray(unmasked(y_pred, "y_pred"))
+    y_pred = as_column(y_pred, "y_pred")
     if metric.takes_classes:
         y_pred = check_predicted_classes(y_true, y_pred)
     check_consistent_length(y_true, y_pred)

@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.cluster import contingency_matrix
+from sklearn.utils import column_or_1d
 
 from skspurious.data import encode_groups
+from skspurious.utils._rows import as_labels
 
 __all__ = ["group_inference_report"]
 
@@ -55,7 +57,7 @@ def group_inference_report(sample_group_true, sample_group_inferred, y):
       minority_group  matched_cluster  precision  recall
     0           lake                0   0.666667     1.0
     """
-    label, classes = encode_groups(y, name="y")
+    label, classes = encode_groups(column_or_1d(as_labels(y, "y")), name="y")
     true, true_values = encode_groups(
         sample_group_true, n_samples=len(label), name="sample_group_true"
     )

@@ -1,8 +1,10 @@
 """Sample weights that balance groups, for any estimator that takes weights."""
 
+from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_sample_weight
 
 from skspurious.data import encode_groups
+from skspurious.utils._rows import as_labels
 
 __all__ = ["group_sample_weight"]
 
@@ -38,7 +40,7 @@ def group_sample_weight(y, sample_group):
     >>> group_sample_weight([0, 0, 0, 1], ["grass", "grass", "sand", "sand"])
     array([0.66666667, 0.66666667, 1.33333333, 1.33333333])
     """
-    label, _ = encode_groups(y, name="y")
+    label, _ = encode_groups(column_or_1d(as_labels(y, "y")), name="y")
     if len(label) == 0:
         raise ValueError("y has 0 samples; weights that balance groups need at least one.")
     group, groups = encode_groups(sample_group, n_samples=len(label))

@@ -210,7 +210,7 @@ class AutoRetrainer(BaseTorchClassifier):
     def _frozen_embedding(self, module, data, runtime, kept):
         """Embeddings by what has not been trained on the samples, or None from scratch."""
         if self.module is None:
-            Z = data.train.samples.tensor.numpy()
+            Z = data.train.samples.tensor.float().numpy()
             return Z if kept is None else Z[:, kept.numpy()]
         if not self._is_trained_already or self.finetune is True:
             return None

@@ -19,6 +19,7 @@ from skspurious.functional._metrics import group_means
 from skspurious.mitigation._pruner import PRUNING_CONSTRAINTS, SpuriousSamplePruner
 from skspurious.utils._fitting import _fit_context
 from skspurious.utils._parameters import RESNET50, extends, shallow_copy
+from skspurious.utils._rows import as_labels
 from skspurious.utils._sklearn_compat import StrOptions
 
 _TOLERANCE = 0.01  # of accuracy, that the largest fraction may lose
@@ -359,7 +360,7 @@ class PrunedRetrainer(BaseTorchClassifier):
         if self.control_modules_ is None:
             raise ValueError("control_report needs the control networks: fit with controls=True.")
         X, sample_group, _ = unpack_groups(X, sample_group)
-        y = column_or_1d(y.cpu().numpy() if torch.is_tensor(y) else y)
+        y = column_or_1d(as_labels(y, "y"))
         group = None if sample_group is None else encode_groups(sample_group, n_samples=len(y))[0]
         _, label = np.unique(y, return_inverse=True)
         networks = {self.order: self.module_, **self.control_modules_}

@@ -5,12 +5,13 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedKFold
-from sklearn.utils import check_consistent_length
+from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from skspurious.data import GroupedData, encode_groups, unpack_groups
 from skspurious.functional._split import stratified_split
 from skspurious.utils._random import draw_seed
+from skspurious.utils._rows import as_labels, check_is_rows
 from skspurious.utils._warnings import warn
 
 __all__ = ["EveryGroupKFold", "every_group_train_test_split"]
@@ -200,7 +201,8 @@ def every_group_train_test_split(
     >>> np.bincount(g_test)
     array([12,  1, 12])
     """
-    check_consistent_length(X, y, *arrays)
+    check_is_rows(X, "X")
+    check_consistent_length(X, *arrays)
     strata, _ = _strata(X, y, sample_group, "every_group_train_test_split")
     seed = draw_seed(random_state)
     train, test = stratified_split(strata, test_size, np.random.default_rng(seed))
@@ -220,6 +222,8 @@ def _strata(X, y, sample_group, caller):
             "sklearn.set_config(enable_metadata_routing=True)), or, in a search without routing, "
             "groups= to its fit."
         )
+    y = column_or_1d(as_labels(y, "y"))
+    assert_all_finite(y, input_name="y")
     check_classification_targets(y)
     check_consistent_length(X, y)
     label, classes = encode_groups(y, name="y")

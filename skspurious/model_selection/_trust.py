@@ -14,6 +14,7 @@ from skspurious.data import unpack_groups
 from skspurious.model_selection._split import take
 from skspurious.model_selection._trust_result import SelectionTrust
 from skspurious.utils._random import draw_seed
+from skspurious.utils._rows import as_labels, check_is_rows
 
 __all__ = ["selection_trust"]
 
@@ -112,7 +113,8 @@ def selection_trust(
     200
     """
     score, folds = _scores(search)
-    y = column_or_1d(y, warn=True)
+    check_is_rows(X, "X")
+    y = column_or_1d(as_labels(y, "y"), warn=True)
     check_consistent_length(X, y, sample_attribute)
     rng = np.random.default_rng(draw_seed(random_state))
     about = {"n_resamples": n_resamples, "confidence": confidence}

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,9 +23,15 @@ def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable:
 
     def decorator(fit: Callable) -> Callable:
         on_copy = validated(fit)
+        parameters = inspect.signature(fit).parameters
 
         @functools.wraps(fit)
         def whole(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if "groups" in kwargs and "groups" not in parameters:
+                remedy = "It finds groups, and takes none."
+                if "sample_group" in parameters:
+                    remedy = "Pass them as sample_group=, or as X=GroupedData(X, sample_group)."
+                raise TypeError(f"{type(self).__name__}.fit has no argument groups. {remedy}")
             working = shallow_copy(self)
             on_copy(working, *args, **kwargs)
             self.__dict__ = vars(working)

@@ -13,13 +13,16 @@ from skspurious.data._grouped import wrap_like
 from skspurious.data._pictures import channels_first, is_pillow, pillow_pixels
 from skspurious.data._samples import ViewedPaths, input_kind
 from skspurious.utils._fitting import _fit_context
+from skspurious.utils._rows import check_is_rows
 
 _CHUNK_SIZE = 2**22  # numbers that are worked on at a time
 
 
 def carry_groups(X, function):
     """What a function makes of the samples alone; groups that they carry stay around it."""
-    return wrap_like(function(unpack_groups(X)[0]), X)
+    samples = unpack_groups(X)[0]
+    check_is_rows(samples, "X")
+    return wrap_like(function(samples), X)
 
 
 class View(TransformerMixin, BaseEstimator):
@@ -257,6 +260,8 @@ def check_pictures(X, name):
             f"X has shape {shape}; {name} takes pictures of shape (n_samples, channels, height, "
             "width), or (n_samples, height, width) for grey ones."
         )
+    if isinstance(X, np.ndarray) and min(X.strides) < 0:
+        X = X.copy()  # torch has no negative strides
     return X if X.ndim == 3 else channels_first(X)
 
 

@@ -203,6 +203,8 @@ def _content(picture):
         low, high = picture.min().item(), picture.max().item()
         if low >= 0 and high <= 1:
             picture = picture.mul(255).round().to(torch.uint8)
+    elif picture.dtype != torch.uint8 and picture.min() >= 0 and picture.max() <= 255:
+        picture = picture.to(torch.uint8)
     return picture.contiguous().numpy().tobytes()
 
 

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skspurious.data import unpack_groups
-from skspurious.data._samples import ImagePaths, input_kind
+from skspurious.data._samples import ImagePaths, input_kind, n_rows
 from skspurious.views._base import picture_kind
 from skspurious.views._images import MaskCenter, ShufflePatches
 from skspurious.views._patches import PatchFeatures
@@ -116,6 +116,8 @@ def kind_of(X):
         return "fields" if _are_fields(X) else _kind_of_table(X)
     if is_table(X):
         return _kind_of_table(X)
+    if n_rows(X) == 0:
+        raise ValueError("X has 0 samples; there are no standard views of none.")
     first = X.iloc[0] if hasattr(X, "iloc") else X[0]
     if kind == "strings":
         is_file = Path(str(first)).suffix.lower() in _PICTURE_SUFFIXES
@@ -174,6 +176,8 @@ def _has_texts(sample):
 def _fields(X):
     if isinstance(X, pd.DataFrame):
         return list(X.columns)
+    if n_rows(X) == 0:
+        raise ValueError("X has 0 samples; there are no standard views of none.")
     first = X.iloc[0] if hasattr(X, "iloc") else X[0]
     return list(first) if isinstance(first, Mapping) else list(range(len(first)))
 

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from skspurious.data import unpack_groups
 from skspurious.utils._fitting import _fit_context
+from skspurious.utils._rows import as_labels, check_is_rows
 from skspurious.utils._sklearn_compat import Interval
 from skspurious.views._base import View, carry_groups, rng_of
 
@@ -30,7 +31,11 @@ class TextView(View):
 
 def map_texts(X, change, name):
     """The changed texts in a container of the same kind: list, array or Series."""
-    if not isinstance(X, list | tuple | pd.Series | np.ndarray) or np.ndim(X) != 1:
+    check_is_rows(X, "X")
+    is_list = isinstance(X, list | tuple)
+    has_fields = is_list and len(X) > 0 and isinstance(X[0], list | tuple | Mapping)
+    is_column = isinstance(X, pd.Series | np.ndarray) and X.ndim == 1
+    if has_fields or not (is_list or is_column):
         raise ValueError(
             f"X is a {type(X).__name__}; {name} takes texts: a list, an array or a Series of str. "
             "Of tuples, dicts or a DataFrame, SelectFields takes the texts of a field."
@@ -178,7 +183,7 @@ class KeepWords(TextView):
                 "Or give a list of words."
             )
         texts = list_of(unpack_groups(X)[0], type(self).__name__)
-        self.words_ = _tied_words(texts, column_or_1d(y), self.words)
+        self.words_ = _tied_words(texts, column_or_1d(as_labels(y, "y")), self.words)
         return self
 
     def fit_transform(self, X, y=None):
@@ -197,7 +202,8 @@ class KeepWords(TextView):
         self.fit(X, y)
         if not self._learns:
             return self.transform(X)
-        return carry_groups(X, lambda texts: self._by_halves(texts, column_or_1d(y)))
+        y = column_or_1d(as_labels(y, "y"))
+        return carry_groups(X, lambda texts: self._by_halves(texts, y))
 
     def _by_halves(self, X, y):
         texts = list_of(X, type(self).__name__)

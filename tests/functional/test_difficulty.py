@@ -279,8 +279,8 @@ def test_the_random_order_depends_on_the_seed_and_not_on_the_scores(scored):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([0.1, np.nan], 0.1), "one finite number per sample"),
-        (([[0.1]], 0.1), "one finite number per sample"),
+        (([0.1, np.nan], 0.1), "score must be finite"),
+        (([[0.1]], 0.1), "score must have 1 dimension"),
         (([0.1], 1.0), r"fraction must be in \[0, 1\)"),
         (([0.1], -0.1), r"fraction must be in \[0, 1\)"),
     ],

@@ -56,13 +56,13 @@ def test_group_means_of_a_group_of_weight_zero_is_nan():
 
 @pytest.mark.parametrize("group", [[0, 2], [-1, 0]])
 def test_group_counts_refuses_an_index_out_of_range(group):
-    with pytest.raises(ValueError, match="must lie in 0 to 1"):
+    with pytest.raises(ValueError, match=r"must (lie in 0 to 1|be at least 0)"):
         group_counts(group, 2)
 
 
 def test_group_counts_refuses_values_that_are_not_indices():
-    with pytest.raises(ValueError, match="1-D array of integers"):
-        group_counts([0.0, 1.0], 2)
+    with pytest.raises(TypeError, match="group must hold integers"):
+        group_counts([0.5, 1.0], 2)
 
 
 def test_adjusted_mean_by_hand():

@@ -160,7 +160,9 @@ def test_score_partitions_takes_the_exact_path_when_it_can():
 
 
 def test_score_partitions_samples_when_there_are_too_many_pairs(monkeypatch):
-    monkeypatch.setitem(score_partitions.__globals__["_MAX_DISTANCES"], "cpu", 100.0 * 100.0)
+    monkeypatch.setitem(
+        score_partitions.__wrapped__.__globals__["_MAX_DISTANCES"], "cpu", 100.0 * 100.0
+    )
     X, labels = _random_partition(200, 3, 3)
     (score,) = score_partitions(X, [labels], n_per_cluster=20)
     assert score.mean_error > 0.0

@@ -142,5 +142,5 @@ def test_it_says_what_it_is():
 
 def test_lengths_must_agree():
     X, y, sand = make_data(0.9, n=50)
-    with pytest.raises(ValueError, match="sample_group has 49 rows for 50 samples"):
+    with pytest.raises(ValueError, match="groups has 49 rows for 50 samples"):
         evidence_of(sand[1:], X, y)

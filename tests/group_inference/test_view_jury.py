@@ -568,7 +568,7 @@ def test_labels_that_are_wrong():
     X, y, _ = TABLE
     with pytest.raises(ValueError, match="y has 5 labels for 400 samples"):
         Jury(VIEWS).fit(X, y[:5])
-    with pytest.raises(ValueError, match="y contains NaN"):
+    with pytest.raises(ValueError, match="y has 1 missing values"):
         Jury(VIEWS).fit(X, np.where(np.arange(400) == 3, np.nan, y))
     jury = Jury(VIEWS).fit(X, y)
     with pytest.raises(ValueError, match="y has 5 labels for 400 samples"):

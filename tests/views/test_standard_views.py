@@ -133,7 +133,7 @@ def test_text_statistics_carry_groups_and_take_any_container():
 def test_text_statistics_want_texts(method):
     with pytest.raises(ValueError, match=r"X\[1\] is 3"):
         getattr(TextStatistics(), method)(["a", 3])
-    with pytest.raises(ValueError, match="TextStatistics takes texts"):
+    with pytest.raises(TypeError, match="X is one text"):
         getattr(TextStatistics(), method)("a bare text")
 
 
