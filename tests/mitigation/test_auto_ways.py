@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from skspurious.base import BaseTorchClassifier
 from skspurious.functional._recovery import Recovery
 from skspurious.group_inference import _effect
+from skspurious.mitigation import _auto_ways
 from skspurious.mitigation._auto_ways import Ways
 
 pytestmark = pytest.mark.fidelity
@@ -90,6 +93,49 @@ def test_the_best_way_is_that_of_the_mean_and_not_of_the_worst_group():
     assert Ways.best(None, table) == "network"
     table["mean"] = [0.9, 0.8]
     assert Ways.best(None, table) == "last layer"
+
+
+class Head:
+    """A LastLayerRetrainer that notes what it is made with and trained on."""
+
+    made: ClassVar = []
+
+    def __init__(self, **params):
+        self.params = params
+        self.made.append(self)
+
+    def _train_network(self, module, data, runtime, seeds):
+        return [], None
+
+    def _train(self, module, data, runtime, seeds):
+        self.rows = data.train.rows
+        return SimpleNamespace(module=module)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "way", "level", "is_weighted", "is_gentle"),
+    [
+        ("classes", "head", "large", True, False),
+        ("classes", "last layer", "small", True, False),
+        ("views", "last layer", "small", True, True),  # little to recover from a fitted network
+        ("views", "last layer", "large", False, False),
+        ("views", "head", "small", False, False),  # was not fitted to these samples
+    ],
+)
+def test_heads_of_the_ways(monkeypatch, chosen, way, level, is_weighted, is_gentle):
+    """Weighted heads are trained on all samples, balanced draws are of the sure ones."""
+    monkeypatch.setattr(_auto_ways, "LastLayerRetrainer", Head)
+    data = Data(Rows(np.arange(6), torch.tensor([0, 1, 2] * 2)))
+    sure = np.array([0, 2, 5])
+    ways = Ways(BaseTorchClassifier(), chosen, level, data, None, (0, 1), sure_rows=sure)
+    ways.train(way, nn.Linear(1, 2), data)
+    head = Head.made[-1]
+    assert head.params["retrain_on"] == "train"
+    assert (head.params.get("balance"), head.params.get("penalty")) == (
+        ("weights", "l2") if is_weighted else (None, None)
+    )
+    assert (max(head.params.get("Cs", [1.0])) < 0.1) == is_gentle  # the usual ones reach 1
+    assert head.rows.tolist() == (list(range(6)) if is_weighted else sure.tolist())
 
 
 @pytest.mark.parametrize(
