@@ -164,3 +164,12 @@ def test_levels_by_hand(monkeypatch, recovered, standard_error, gap, level):
     assert effect.accuracy_right == 1.0
     assert effect.accuracy_wrong == pytest.approx(1.0 - gap)
     assert effect.wrong_share == 0.5
+
+
+def test_views_that_say_nothing_have_no_effect():
+    code = np.repeat([0, 1], 100)
+    Z = np.random.default_rng(0).normal(size=(200, 2)) + code[:, None]
+    effect = _effect.effect_of(Z, code, np.full((200, 2), 0.5))
+    assert effect.level == "none"
+    assert (effect.recovered, effect.lost, effect.wrong_share) == (0.0, 0.0, 0.0)
+    assert np.isnan([effect.accuracy_right, effect.accuracy_wrong]).all()
