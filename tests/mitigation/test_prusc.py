@@ -425,10 +425,7 @@ def test_classes_are_equally_frequent_in_every_cluster_of_the_balanced_set(data,
 
 
 def test_a_cluster_of_two_of_three_classes_is_mixed():
-    cluster, y = (
-        np.repeat([0, 0, 1, 1, 2], [4, 2, 3, 5, 6]),
-        np.repeat([0, 1, 1, 2, 0], [4, 2, 3, 5, 6]),
-    )
+    cluster, y = np.repeat([[0, 0, 1, 1, 2], [0, 1, 1, 2, 0]], [4, 2, 3, 5, 6], axis=1)
     rows, table = _prusc_set.draw_balanced_set(
         cluster,
         y,
