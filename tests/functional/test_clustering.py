@@ -15,7 +15,7 @@ from skspurious.functional._clustering import (
     squared_distances_to,
 )
 from skspurious.functional._kmeans_1d import kmeans_1d
-from skspurious.functional._rows import find_line, row_ids, unique_rows
+from skspurious.functional._rows import find_line, row_ids, row_keys, unique_rows
 
 
 def _inertia(X, centers):
@@ -60,6 +60,15 @@ def test_last_bits_do_not_move_rows():
     other = np.nextafter(X, np.random.default_rng(1).choice([-9, 9], size=X.shape), dtype=X.dtype)
     assert (other != X).all()
     assert_array_equal(row_ids(X), row_ids(other))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_keys_of_rows_tell_the_smallest_numbers_and_classes_apart(dtype):
+    rows = np.array([[1e-30], [2e-30], [0.0], [-0.0], [0.0], [1e-30]], dtype=dtype)
+    key = row_keys(rows, np.array([0, 0, 0, 0, 1, 0]))
+    _, number = np.unique(key, return_inverse=True)
+    equal = number[:, None] == number
+    assert_array_equal(equal, np.equal.outer(*[[0, 1, 2, 2, 3, 0]] * 2))
 
 
 def test_unique_rows_take_minus_zero_for_zero():
