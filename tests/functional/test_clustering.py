@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.cluster import KMeans
 
+from skspurious.functional import _rows
 from skspurious.functional._clustering import (
     assign_nearest,
     kmeans_centers,
@@ -43,6 +44,19 @@ def test_unique_rows_do_not_depend_on_the_order():
     again, _, count_again = unique_rows(X[rng.permutation(60)])
     assert_array_equal(again, rows)
     assert_array_equal(count_again, count)
+
+
+def test_chunks_of_rows_change_nothing(monkeypatch):
+    X = np.random.default_rng(0).integers(-1, 2, size=(60, 3)).astype(float)
+    line = np.outer(np.arange(60.0), [1.0, 2.0, 2.0]) + 1.0
+
+    def found():
+        return [*unique_rows(X), row_ids(X), row_keys(X, np.arange(60)), find_line(line)]
+
+    at_once = found()
+    monkeypatch.setattr(_rows, "_CHUNK_SIZE", 21)  # 7 rows
+    for whole, parts in zip(at_once, found(), strict=True):
+        assert_allclose(parts, whole, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
