@@ -13,7 +13,7 @@ from torch import nn
 from skspurious.base import BaseTorchClassifier
 from skspurious.functional._recovery import Recovery
 from skspurious.group_inference import _effect
-from skspurious.mitigation import _auto_ways
+from skspurious.mitigation import _auto_choice, _auto_ways
 from skspurious.mitigation._auto_ways import Ways
 
 pytestmark = pytest.mark.fidelity
@@ -173,3 +173,22 @@ def test_views_that_say_nothing_have_no_effect():
     assert effect.level == "none"
     assert (effect.recovered, effect.lost, effect.wrong_share) == (0.0, 0.0, 0.0)
     assert np.isnan([effect.accuracy_right, effect.accuracy_wrong]).all()
+
+
+@pytest.mark.parametrize("chosen", ["plain", "classes", "jury"])
+def test_labels_are_those_of_the_chosen_groups(monkeypatch, chosen):
+    """Of the jury where nothing is balanced; it alone is unsure of some samples."""
+    monkeypatch.setattr(
+        _auto_choice, "effect_of", lambda *args, **named: SimpleNamespace(level="large")
+    )
+    monkeypatch.setattr(_auto_choice, "best_candidate", lambda *args: chosen)
+    rng = np.random.default_rng(0)
+    y, place = rng.integers(2, size=(2, 600))
+    X, jury = rng.normal(size=(600, 3)) + np.stack([y, place, y], axis=1), 2 * y + place
+    margin = np.where(np.arange(600) % 2, 1.0, 1e-3)
+    said = np.eye(2)[place]
+    choice = _auto_choice.choose(X, y, jury, margin, said, seed=0, names=["classes", "jury"])
+    assert choice.chosen == chosen
+    assert np.array_equal(choice.labels, y if chosen == "classes" else jury)
+    assert choice.is_sure.all() == (chosen != "jury")
+    assert choice.table.index.tolist() == ["plain", "classes", "jury"]
