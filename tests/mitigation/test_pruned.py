@@ -746,6 +746,7 @@ def test_the_fraction_is_chosen_by_the_worst_group_of_the_validation_samples(dat
     valid = generate(300, 0.5, seed=1)
     clf = PrunedRetrainer(**SEARCH).fit(X, y, **validation(*valid))
     search = clf.search_
+    assert search.columns[:2].tolist() == ["prune_fraction", "n_pruned"]
     assert search["prune_fraction"].tolist() == [0, 0.1, 0.4]
     for row in search.itertuples():
         one = PrunedRetrainer(**SEARCH | {"prune_fraction": row.prune_fraction}).fit(X, y)
