@@ -123,3 +123,9 @@ def test_errors_name_the_argument():
         cluster_class_counts([0, 1], [0, 1, 0])
     with pytest.raises(ValueError, match="balance must be"):
         balanced_rows([0, 0], [0, 1], np.random.default_rng(0), balance="classes")
+
+
+def test_a_cell_of_one_sample_is_a_cell():
+    cluster, label = np.repeat([[0, 0, 1, 1], [0, 1, 0, 1]], [4, 1, 1, 4], axis=1)
+    rows = balanced_rows(cluster, label, np.random.default_rng(0), balance="cell")
+    assert np.bincount(2 * cluster[rows] + label[rows]).tolist() == [3, 3, 3, 3]  # 2.5 rounded up

@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.cluster import KMeans
 
+from skspurious.functional import _rows
 from skspurious.functional._clustering import (
     assign_nearest,
     kmeans_centers,
@@ -15,7 +16,7 @@ from skspurious.functional._clustering import (
     squared_distances_to,
 )
 from skspurious.functional._kmeans_1d import kmeans_1d
-from skspurious.functional._rows import find_line, row_ids, unique_rows
+from skspurious.functional._rows import find_line, row_ids, row_keys, unique_rows
 
 
 def _inertia(X, centers):
@@ -45,6 +46,19 @@ def test_unique_rows_do_not_depend_on_the_order():
     assert_array_equal(count_again, count)
 
 
+def test_chunks_of_rows_change_nothing(monkeypatch):
+    X = np.random.default_rng(0).integers(-1, 2, size=(60, 3)).astype(float)
+    line = np.outer(np.arange(60.0), [1.0, 2.0, 2.0]) + 1.0
+
+    def found():
+        return [*unique_rows(X), row_ids(X), row_keys(X, np.arange(60)), find_line(line)]
+
+    at_once = found()
+    monkeypatch.setattr(_rows, "_CHUNK_SIZE", 21)  # 7 rows
+    for whole, parts in zip(at_once, found(), strict=True):
+        assert_allclose(parts, whole, rtol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_unique_rows_are_ordered_as_numbers(dtype):
     values = np.array([-np.inf, -300, -1.5, -1e-40, 0, 1e-40, 0.1, 1, 256, 257, np.inf], dtype)
@@ -60,6 +74,15 @@ def test_last_bits_do_not_move_rows():
     other = np.nextafter(X, np.random.default_rng(1).choice([-9, 9], size=X.shape), dtype=X.dtype)
     assert (other != X).all()
     assert_array_equal(row_ids(X), row_ids(other))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_keys_of_rows_tell_the_smallest_numbers_and_classes_apart(dtype):
+    rows = np.array([[1e-30], [2e-30], [0.0], [-0.0], [0.0], [1e-30]], dtype=dtype)
+    key = row_keys(rows, np.array([0, 0, 0, 0, 1, 0]))
+    _, number = np.unique(key, return_inverse=True)
+    equal = number[:, None] == number
+    assert_array_equal(equal, np.equal.outer(*[[0, 1, 2, 2, 3, 0]] * 2))
 
 
 def test_unique_rows_take_minus_zero_for_zero():

@@ -77,6 +77,11 @@ def test_adjustment_of_one_group_does_not_depend_on_the_sign_of_another():
     assert loss.tolist() == [1.0, 1.0, 1.0]  # not changed in place
 
 
+def test_a_group_of_one_sample_has_the_whole_adjustment():
+    adjusted = adjusted_group_loss(torch.zeros(2), torch.tensor([1.0, 4.0]), torch.full((2,), 3.0))
+    assert_allclose(adjusted, [3.0, 1.5])
+
+
 def test_adjustment_of_a_group_that_never_occurs_is_zero():
     adjusted = adjusted_group_loss(torch.zeros(2), torch.tensor([4.0, 0.0]), torch.ones(2))
     assert adjusted.tolist() == [0.5, 0.0]

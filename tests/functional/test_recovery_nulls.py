@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from skspurious.functional import _recovery
 from skspurious.functional._recovery import _Heads, _p_values, _permuted, _redealt, recovery_tests
@@ -155,3 +156,12 @@ def test_beyond_doubt_are_three_standard_errors(n_wrong, says):
     wrong = np.zeros(200, dtype=np.int64)
     wrong[: n_wrong // 2] = wrong[100 : 100 + n_wrong // 2] = 1
     assert make_heads(y).says_class(wrong) == says
+
+
+def test_hits_that_count_gradually_by_hand():
+    """Margins of 1 and -1 have the deviation 1, of which 0.3 are the width of a hit."""
+    y, wrong = np.repeat([0, 1], 20), np.tile(np.repeat([0, 1], 10), 2)
+    before, after = np.where(wrong, -1.0, 1.0), np.where(wrong, 0.3, 0.6)
+    recovered = norm.cdf(1) - norm.cdf(-1 / 0.3)
+    lost = norm.cdf(1 / 0.3) - norm.cdf(2)
+    assert make_heads(y).gain(before, after, wrong) == pytest.approx(recovered - lost)

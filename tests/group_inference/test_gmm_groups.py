@@ -1,6 +1,7 @@
 """method="gmm", and what is clustered: principal components, UMAP, hardness, margins."""
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from skspurious.functional._kmeans_1d import kmeans_1d
 from skspurious.group_inference import SpuriousGroupInferrer, _gmm
 from skspurious.group_inference._gmm import GaussianClusters
 from skspurious.group_inference._methods import METHODS
+from skspurious.group_inference._spaces import LinearSpace
 
 
 def make_inferrer(method="gmm", **params):
@@ -141,6 +143,22 @@ def test_small_components_are_merged_into_the_most_probable_one():
     assert_array_equal(merged.predict(X, y=np.zeros(163)), merged.labels_)
 
 
+def test_small_components_by_hand():
+    model = GaussianClusters(np.zeros(3), np.zeros((3, 1)), np.ones((3, 1, 1)))
+    score = np.array([[9.0, 0.0, 1.0]] * 6 + [[0.0, 9.0, 1.0]] * 3 + [[2.0, 1.0, 9.0]] * 1)
+    one = np.ones(10)
+    for count, min_size, expected in (
+        (one, 1, [0] * 6 + [1] * 3 + [2]),
+        (one, 2, [0] * 6 + [1] * 3 + [0]),  # the last row's second best is component 0
+        (one, 5, [0] * 10),
+        (one, 11, [0] * 10),  # one is left, whatever its size
+        (2 * one, 2, [0] * 6 + [1] * 3 + [2]),  # rows that come twice
+    ):
+        kept, label = model.without_small(score, count, min_size)
+        assert_array_equal(label, expected)
+        assert len(kept) == max(expected) + 1
+
+
 def test_degenerate_classes_stay_whole():
     rng = np.random.default_rng(0)
     parts = [np.full((20, 3), 0.7), rng.normal(size=(1, 3)), rng.normal(size=(2, 3))]
@@ -152,6 +170,20 @@ def test_degenerate_classes_stay_whole():
 
 
 # ---------------------------------------------------------------------------------- reductions
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_spaces_have_rows_of_unit_scale(scale):
+    """Their mean is 1.75 where the last comes twice."""
+    method = SimpleNamespace(reduction_=None)
+    rows, count = scale * np.array([[-2.0], [1.0], [4.0]]), np.array([1, 1, 2])
+    space = LinearSpace(rows, count, method, 0)
+    centered = np.array([[-3.75], [-0.75], [2.25]])
+    length = np.sqrt((3.75**2 + 0.75**2 + 2 * 2.25**2) / 4)
+    assert_allclose(space.transform(rows), centered / length)
+    assert_allclose(space.restore(centered / length), rows)
+    same = LinearSpace(0 * rows, count, method, 0)
+    assert_array_equal(same.transform(0 * rows), 0 * rows)  # nothing to divide by
 
 
 @pytest.mark.parametrize("method", ["gmm", "kmeans"])

@@ -9,7 +9,7 @@ from sklearn.metrics import silhouette_samples
 from skspurious.functional._cross_fit import cross_fitted_logits
 from skspurious.functional._silhouette import mean_silhouettes
 from skspurious.functional._subclusters import select_subclusters
-from skspurious.group_inference import SpuriousGroupInferrer
+from skspurious.group_inference import SpuriousGroupInferrer, _clusters
 from skspurious.group_inference._methods import METHODS
 from skspurious.group_inference._samples import check_losses
 
@@ -270,6 +270,14 @@ def test_the_loss_of_a_part_is_that_of_its_samples_and_not_of_its_distinct_rows(
     assert_array_equal(inferrer.labels_, base.labels_)
     others = make_inferrer(overclustering=2).fit(X, y, losses=loss)
     assert len(others.groups_) > len(base.groups_)
+
+
+def test_the_variance_of_clusters_in_a_space_is_that_of_a_feature():
+    """Means (1, 0) and (10, 3), the last row three times: 14 for 6 rows of 2 features."""
+    work, label = np.array([[0.0, 0], [2, 0], [10, 0], [10, 4]]), np.array([0, 0, 1, 1])
+    found = _clusters._in_input_space(None, None, work, work, np.array([1, 1, 1, 3]), label)
+    assert_allclose(found.centers, [[1.0, 0.0], [10.0, 3.0]])
+    assert found.variance == pytest.approx(14 / 12)
 
 
 def test_without_overclustering_losses_change_nothing():

@@ -98,8 +98,10 @@ def _reference_logits(X, y, place, known, C):
 
 
 @pytest.mark.fidelity
-def test_the_model_is_a_balanced_logistic_regression_of_the_labelled_rows():
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_model_is_a_balanced_logistic_regression_of_the_labelled_rows(n_classes):
     X, y, place = make_places(gap=1.0)
+    y += (np.arange(400) % 5 == 0) * (n_classes - 2)
     known = partly(place, 80)
     expected = _reference_logits(X, y, place, known, C=0.1)
     inferrer = SemiSupervisedGroupInferrer(C=0.1, n_components=None)

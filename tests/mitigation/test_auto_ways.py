@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from skspurious.base import BaseTorchClassifier
 from skspurious.functional._recovery import Recovery
 from skspurious.group_inference import _effect
+from skspurious.mitigation import _auto_choice, _auto_ways
 from skspurious.mitigation._auto_ways import Ways
 
 pytestmark = pytest.mark.fidelity
@@ -92,6 +95,49 @@ def test_the_best_way_is_that_of_the_mean_and_not_of_the_worst_group():
     assert Ways.best(None, table) == "last layer"
 
 
+class Head:
+    """A LastLayerRetrainer that notes what it is made with and trained on."""
+
+    made: ClassVar = []
+
+    def __init__(self, **params):
+        self.params = params
+        self.made.append(self)
+
+    def _train_network(self, module, data, runtime, seeds):
+        return [], None
+
+    def _train(self, module, data, runtime, seeds):
+        self.rows = data.train.rows
+        return SimpleNamespace(module=module)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "way", "level", "is_weighted", "is_gentle"),
+    [
+        ("classes", "head", "large", True, False),
+        ("classes", "last layer", "small", True, False),
+        ("views", "last layer", "small", True, True),  # little to recover from a fitted network
+        ("views", "last layer", "large", False, False),
+        ("views", "head", "small", False, False),  # was not fitted to these samples
+    ],
+)
+def test_heads_of_the_ways(monkeypatch, chosen, way, level, is_weighted, is_gentle):
+    """Weighted heads are trained on all samples, balanced draws are of the sure ones."""
+    monkeypatch.setattr(_auto_ways, "LastLayerRetrainer", Head)
+    data = Data(Rows(np.arange(6), torch.tensor([0, 1, 2] * 2)))
+    sure = np.array([0, 2, 5])
+    ways = Ways(BaseTorchClassifier(), chosen, level, data, None, (0, 1), sure_rows=sure)
+    ways.train(way, nn.Linear(1, 2), data)
+    head = Head.made[-1]
+    assert head.params["retrain_on"] == "train"
+    assert (head.params.get("balance"), head.params.get("penalty")) == (
+        ("weights", "l2") if is_weighted else (None, None)
+    )
+    assert (max(head.params.get("Cs", [1.0])) < 0.1) == is_gentle  # the usual ones reach 1
+    assert head.rows.tolist() == (list(range(6)) if is_weighted else sure.tolist())
+
+
 @pytest.mark.parametrize(
     ("recovered", "standard_error", "gap", "level"),
     [
@@ -130,3 +176,31 @@ def test_a_way_must_be_better_than_plain_training_by_its_standard_error():
     assert Ways.best(None, table(0.90, 0.95, 0.88)) == "network"  # the other is in doubt
     assert Ways.best(None, table(0.94, 0.95, 0.88)) == "last layer"
     assert Ways.best(None, table(0.92, 0.80, 0.88)) == "last layer"
+
+
+def test_views_that_say_nothing_have_no_effect():
+    code = np.repeat([0, 1], 100)
+    Z = np.random.default_rng(0).normal(size=(200, 2)) + code[:, None]
+    effect = _effect.effect_of(Z, code, np.full((200, 2), 0.5))
+    assert effect.level == "none"
+    assert (effect.recovered, effect.lost, effect.wrong_share) == (0.0, 0.0, 0.0)
+    assert np.isnan([effect.accuracy_right, effect.accuracy_wrong]).all()
+
+
+@pytest.mark.parametrize("chosen", ["plain", "classes", "jury"])
+def test_labels_are_those_of_the_chosen_groups(monkeypatch, chosen):
+    """Of the jury where nothing is balanced; it alone is unsure of some samples."""
+    monkeypatch.setattr(
+        _auto_choice, "effect_of", lambda *args, **named: SimpleNamespace(level="large")
+    )
+    monkeypatch.setattr(_auto_choice, "best_candidate", lambda *args: chosen)
+    rng = np.random.default_rng(0)
+    y, place = rng.integers(2, size=(2, 600))
+    X, jury = rng.normal(size=(600, 3)) + np.stack([y, place, y], axis=1), 2 * y + place
+    margin = np.where(np.arange(600) % 2, 1.0, 1e-3)
+    said = np.eye(2)[place]
+    choice = _auto_choice.choose(X, y, jury, margin, said, seed=0, names=["classes", "jury"])
+    assert choice.chosen == chosen
+    assert np.array_equal(choice.labels, y if chosen == "classes" else jury)
+    assert choice.is_sure.all() == (chosen != "jury")
+    assert choice.table.index.tolist() == ["plain", "classes", "jury"]

@@ -245,6 +245,30 @@ def test_derivative_of_the_loss_is_q_over_count():
     assert_allclose(gradients[0], gradients[1], rtol=1e-6)  # for a fixed q, whatever C
 
 
+@pytest.mark.parametrize("cvar_alpha", [None, 0.6])
+def test_derivative_of_the_value_of_a_head(cvar_alpha):
+    """The update of q that a fit of the head goes through has the gradient that it is told."""
+
+    class Head:
+        calls = ()
+
+        def minimise(self, reduce, tolerance):
+            up, down = (torch.stack([reduce(losses + h)[0] for h in s * steps]) for s in (1, -1))
+            self.calls = (*self.calls, ((up - down) / 2e-6, reduce(losses)[1]))
+            return losses
+
+    batch = {"group": torch.tensor([0, 1, 1, 2]), "weight": torch.tensor([1.0, 1, 3, 2]).double()}
+    losses = torch.tensor([0.9, 0.902, 0.91, 0.905]).double()
+    steps = 1e-6 * torch.eye(4).double()
+    head = Head()
+    _loss((40, 60, 80), 0.1, cvar_alpha=cvar_alpha).fit_head(head, batch, None)
+    for slope, coefficients in head.calls[:2]:  # q starts uniform, and then is not
+        assert_allclose(slope, coefficients, atol=1e-6)
+        assert coefficients.sum() == pytest.approx(1.0)  # a mean of the groups' means
+        assert (coefficients > 0.01).all()
+    assert len(head.calls) > 1
+
+
 @fidelity
 def test_adjustment_enters_neither_gradient_nor_logged_losses(data, network):
     X, y, group = data

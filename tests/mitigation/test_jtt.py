@@ -14,6 +14,7 @@ from torch import nn
 
 from skspurious import ERMClassifier, JTTClassifier, _prediction
 from skspurious.datasets import make_spurious_classification
+from skspurious.mitigation import _jtt
 
 fidelity = pytest.mark.fidelity
 
@@ -407,6 +408,19 @@ def test_sampling_is_in_proportion_to_the_weights_and_keeps_the_length_of_the_ep
     weight = np.where(clf.error_mask_, 6.5, 1.0)
     expected = weight / weight.sum() * len(drawn)
     assert chisquare(np.bincount(drawn, minlength=120), expected).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("n_wrong", "is_heavy"), [((5, 30), True), ((15, 9), False)])
+def test_a_heavy_error_set_of_much_of_a_class_is_a_warning(n_wrong, is_heavy):
+    """Of 100 and 50 samples; a share of more than 0.2 of a class is no small group."""
+    y, nth = np.repeat([0, 1], [100, 50]), np.append(np.arange(100), np.arange(50))
+    is_wrong = nth < np.array(n_wrong)[y]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _jtt._warn_about_errors(is_wrong, y, np.array(["sparrow", "gull"]), 20.0)
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == is_heavy
+    assert all("60% of class 'gull'" in text for text in said)
 
 
 @fidelity

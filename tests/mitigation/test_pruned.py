@@ -24,6 +24,7 @@ from skspurious import (
     SpuriousSamplePruner,
     worst_group_scorer,
 )
+from skspurious._engine._runtime import Runtime
 from skspurious._engine._samplers import SubsetSampler
 from skspurious.callbacks import Callback
 from skspurious.datasets import make_spurious_classification
@@ -170,6 +171,17 @@ def test_forgetting_counts_the_epochs_of_the_training(data):
             expected[i] += (lost if any(history) else last) / 2
     assert_array_equal(pruner.scores_, expected)
     assert len(np.unique(expected)) > 2
+
+
+@pytest.mark.parametrize("kind", ["el2n", "loss"])
+def test_scores_of_samples_that_are_fitted_well_still_differ(kind):
+    """Of two classes with logits 0 and m, of which the second is right."""
+    margin = np.array([0.0, 5.0, 15.0, 20.0])
+    logits = torch.tensor(np.stack([0 * margin, margin], axis=1), dtype=torch.float32)
+    label = torch.ones(4, dtype=torch.int64)
+    score, *_ = _pruner_scores._score_batch(nn.Identity(), logits, label, Runtime("cpu"), kind)
+    wrong = 1 / (1 + np.exp(margin))  # probability of the first
+    assert_allclose(score, np.sqrt(2) * wrong if kind == "el2n" else -np.log1p(-wrong), rtol=1e-4)
 
 
 @pytest.mark.fidelity
@@ -734,6 +746,7 @@ def test_the_fraction_is_chosen_by_the_worst_group_of_the_validation_samples(dat
     valid = generate(300, 0.5, seed=1)
     clf = PrunedRetrainer(**SEARCH).fit(X, y, **validation(*valid))
     search = clf.search_
+    assert search.columns[:2].tolist() == ["prune_fraction", "n_pruned"]
     assert search["prune_fraction"].tolist() == [0, 0.1, 0.4]
     for row in search.itertuples():
         one = PrunedRetrainer(**SEARCH | {"prune_fraction": row.prune_fraction}).fit(X, y)

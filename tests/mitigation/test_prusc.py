@@ -28,7 +28,7 @@ from skspurious.callbacks import Callback
 from skspurious.datasets import make_spurious_images
 from skspurious.group_inference import KMeansGroups
 from skspurious.metrics import make_worst_group_scorer
-from skspurious.mitigation import _prusc, _prusc_masks
+from skspurious.mitigation import _prusc, _prusc_masks, _prusc_set
 
 fidelity = pytest.mark.fidelity
 
@@ -422,6 +422,22 @@ def test_classes_are_equally_frequent_in_every_cluster_of_the_balanced_set(data,
     for c in range(4):
         counts = np.bincount(y[rows][fitted.clusters_[rows] == c], minlength=2)
         assert counts[0] == counts[1] == fitted.cluster_table_.loc[c].min()
+
+
+def test_a_cluster_of_two_of_three_classes_is_mixed():
+    cluster, y = np.repeat([[0, 0, 1, 1, 2], [0, 1, 1, 2, 0]], [4, 2, 3, 5, 6], axis=1)
+    rows, table = _prusc_set.draw_balanced_set(
+        cluster,
+        y,
+        ["a", "b", "c"],
+        balanced_set="within_cluster",
+        on_pure_clusters="raise",
+        batch_size=10,
+        seed=0,
+    )
+    assert table.to_numpy().tolist() == [[4, 2, 0], [0, 3, 5], [6, 0, 0]]
+    cells = np.bincount(3 * cluster[rows] + y[rows], minlength=9).reshape(3, 3)
+    assert cells.tolist() == [[2, 2, 0], [0, 3, 3], [0, 0, 0]]
 
 
 @fidelity

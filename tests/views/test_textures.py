@@ -39,6 +39,25 @@ def test_blocks_by_loops():
             assert found[f"block_{name}_std_max"] == pytest.approx(max(spreads), abs=1e-5)
 
 
+def test_differences_of_colours_by_hand():
+    pictures = np.empty((1, 3, 16, 16), dtype=np.uint8)
+    pictures[:] = np.array([204, 102, 51])[:, None, None]  # 0.8, 0.4 and 0.2
+    columns = table(pictures, "blocks").iloc[0]
+    for name, value in {
+        "red": 0.8,
+        "green": 0.4,
+        "blue": 0.2,
+        "red_green": 0.4,
+        "red_blue": 0.6,
+        "green_blue": 0.2,
+        "yellow": 0.4,
+        "magenta": 0.1,
+        "cyan": -0.5,
+    }.items():
+        assert columns[f"block_{name}_mean_max"] == pytest.approx(value, abs=1e-6)
+        assert columns[f"block_{name}_std_max"] == pytest.approx(0.0, abs=1e-3)
+
+
 def test_a_small_square_is_seen_wherever_it_stands():
     pictures = np.zeros((3, 3, 32, 32), dtype=np.uint8)
     pictures[0, :2, 3:7, 20:24] = 255
