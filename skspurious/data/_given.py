@@ -4,8 +4,6 @@ import numpy as np
 import torch
 from sklearn.utils.validation import column_or_1d
 
-from skspurious.utils._rows import as_column
-
 
 def check_mask(mask, n_samples, name):
     """A bool for each row of X, as an array."""
@@ -37,7 +35,6 @@ def check_scores(scores, n_samples, rows, name):
 
 
 def _column(values, name):
-    values = as_column(values, name)
     values = values.cpu().numpy() if torch.is_tensor(values) else values
     try:
         return column_or_1d(values)

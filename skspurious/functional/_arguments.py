@@ -13,18 +13,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-__all__ = [
-    "array",
-    "check_map",
-    "code_tensor",
-    "codes",
-    "count",
-    "number",
-    "partitions",
-    "takes",
-    "tensor",
-]
-
 F = TypeVar("F", bound=Callable)
 Check = Callable[[Any, str], Any]
 

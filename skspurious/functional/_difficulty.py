@@ -140,6 +140,13 @@ def gradient_norms(module: nn.Module, inputs: Any, label: Tensor) -> Tensor:
     -------
     score : tensor of shape (n_samples,)
 
+    Raises
+    ------
+    TypeError
+        If `inputs` is no tensor and no dict.
+    ValueError
+        If lengths differ.
+
     References
     ----------
     .. [1] M. Paul, S. Ganguli, G. K. Dziugaite, "Deep Learning on a Data Diet: Finding Important

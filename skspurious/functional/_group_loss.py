@@ -36,6 +36,11 @@ def group_sums(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
     sums : tensor of shape (..., n_groups)
         0 for a group without samples.
 
+    Raises
+    ------
+    ValueError
+        If lengths differ.
+
     Examples
     --------
     >>> import torch

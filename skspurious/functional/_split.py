@@ -24,6 +24,11 @@ def balanced_subset(group: ArrayLike, rng: np.random.Generator) -> NDArray[np.in
     rows : ndarray of int64
         Sorted.
 
+    Raises
+    ------
+    ValueError
+        If there are no rows.
+
     Examples
     --------
     >>> import numpy as np
